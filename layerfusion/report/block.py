@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 from layerfusion.report.table import Table
 
 if TYPE_CHECKING:
-    from layerfusion.report.blocks.summary import Card, Summary
+    from layerfusion.report.blocks.summary import Card
     from layerfusion.report.figures.canvas import Drawing
 
-Part: TypeAlias = "str | Text | Bullets | Drawing | Table | Folded | Summary | Card | Block"
+Part: TypeAlias = "str | Text | Bullets | Drawing | Table | Folded | Card | Block"
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,12 @@ from layerfusion.report.blocks.profiles import profile_sections
 from layerfusion.report.blocks.provenance import provenance_sections
 from layerfusion.report.blocks.searches import search_sections
 from layerfusion.report.blocks.side_by_side import leader_sections, side_by_side_sections
-from layerfusion.report.blocks.summary import Summary, answer_table, curve_card, sample_sentence
+from layerfusion.report.blocks.summary import (
+    answer_table,
+    curve_card,
+    group_card,
+    sample_sentence,
+)
 from layerfusion.report.figures.canvas import Drawing
 from layerfusion.report.render.files import named_tables
 from layerfusion.report.table import Table
@@ -136,11 +141,13 @@ def _answers(results: Results) -> list[Part]:
 
     A data set with samples of several sizes has the curve over them in its card.
     """
-    groups, of = results.sections, {group: x for x in results.curves for group in x.groups}
-    cards = [Summary(group, results.findings[group], of.get(group)) for group in groups]
-    sampled = [(x, chosen_line(x)) for x in results.curves if not {*x.groups} & {*groups}]
-    table = [answer_table(cards)] if len(cards) > IN_SIGHT else []
-    return [*table, *cards, *(curve_card(curve, line) for curve, line in sampled if line)]
+    groups, findings = results.sections, results.findings
+    learned = [(curve, line) for curve in results.curves if (line := chosen_line(curve))]
+    of = {group: found for found in learned for group in found[0].groups}
+    cards = [group_card(group, findings[group], of.get(group)) for group in groups]
+    sampled = [curve_card(*x) for x in learned if not {*x[0].groups} & {*groups}]
+    table = [answer_table(groups, findings)] if len(cards) > IN_SIGHT else []
+    return [*table, *cards, *sampled]
 
 
 def _data_sections(results: Results, blocks: Sequence[SectionBlock]) -> list[Block]:
@@ -160,16 +167,14 @@ def _data_sections(results: Results, blocks: Sequence[SectionBlock]) -> list[Blo
 
 def _left_out(results: Results, *, most: int = 5) -> list[str]:
     """Name what cannot be read, and count what newer code has run again."""
-    older = [older_words(len(results.older))] if results.older else []
-    names = [path.relative_to(results.folder).as_posix() for path in results.damaged]
-    if not names:
-        return older
-    named = names if len(names) <= most else [*names[:most], f"{len(names) - most} more"]
-    return [
-        *older,
-        f"Left out, as {plural(len(names), 'file')} cannot be read: {listing(named)}. The reasons"
-        " stand at the end, among the jobs that are not in this report.",
-    ]
+    lines = [older_words(len(results.older))] if results.older else []
+    if names := [path.relative_to(results.folder).as_posix() for path in results.damaged]:
+        named = names if len(names) <= most else [*names[:most], f"{len(names) - most} more"]
+        lines.append(
+            f"Left out, as {plural(len(names), 'file')} cannot be read: {listing(named)}. The"
+            " reasons stand at the end, among the jobs that are not in this report."
+        )
+    return lines
 
 
 def _intro(results: Results) -> tuple[str, ...]:

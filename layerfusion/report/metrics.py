@@ -6,7 +6,7 @@ A metric is shown wherever some record holds an estimate of it on test.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -53,9 +53,9 @@ def metric_columns(test: Callable[[Any], Mapping[str, Estimate]], data: DataReco
         test: takes the estimates from a row.
         data: of the rows.
     """
-    accuracy, *others = METRICS
-    shown = [replace(accuracy, title=titled("Test", data)), *others]
-    return [replace(one, later=place > 0) for place, one in enumerate(_columns(shown, test))]
+    accuracy, *others = (_column(metric, test) for metric in METRICS)
+    first = replace(accuracy, title=titled("Test", data))
+    return [first, *(replace(column, later=True) for column in others)]
 
 
 def set_columns(test: Callable[[Any], Mapping[str, Estimate]]) -> list[Column]:
@@ -64,16 +64,11 @@ def set_columns(test: Callable[[Any], Mapping[str, Estimate]]) -> list[Column]:
     def f1(row: Any) -> Mapping[str, Estimate]:
         return found if "micro_f1" in (found := test(row)) else {}
 
-    return _columns([metric for metric in METRICS if metric.name in ("micro_f1", "macro_f1")], f1)
+    return [_column(x, f1) for x in METRICS if x.name in ("micro_f1", "macro_f1")]
 
 
-def _columns(
-    metrics: Sequence[Metric], test: Callable[[Any], Mapping[str, Estimate]]
-) -> list[Column]:
-    return [
-        Column(x.title, lambda row, name=x.name: test(row).get(name), x.format, optional=True)
-        for x in metrics
-    ]
+def _column(x: Metric, test: Callable[[Any], Mapping[str, Estimate]]) -> Column:
+    return Column(x.title, lambda row: test(row).get(x.name), x.format, optional=True)
 
 
 def score_format(profile: Profile, score: str) -> Format:

@@ -17,7 +17,6 @@ from layerfusion.findings.profiles import score_names
 from layerfusion.records.format import listing, plural
 from layerfusion.records.profile import LayerProfile, Profile, SelectionProfile
 from layerfusion.report.blocks.profiles import (
-    WORTH,
     agreement_table,
     best_table,
     listed_shares,
@@ -25,6 +24,7 @@ from layerfusion.report.blocks.profiles import (
     pair_table,
     selection_table,
 )
+from layerfusion.report.blocks.selections import WORTH
 from layerfusion.report.figures.axes import WIDE
 from layerfusion.report.figures.canvas import DPI, NO_MAKER, own_style, sheet
 from layerfusion.report.figures.layers import plot_profile_layers

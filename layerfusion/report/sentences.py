@@ -85,7 +85,6 @@ def open_words(difference: Difference, smallest: float) -> str:
 def says(difference: Difference) -> str:
     """Word a difference by its interval: `gains 1.2 points [0.3, 2.0]`, or not to be told."""
     if difference.verdict == "open":
-        words = open_words(difference, difference.smallest_shown)
-        return f"makes a difference that {words}"
+        return f"makes a difference that {open_words(difference, difference.smallest_shown)}"
     verb = "gains" if difference.verdict == "gain" else "loses"
     return f"{verb} {REGRET(abs(difference.mean))} points {bracket(difference, POINTS)}"

@@ -16,7 +16,7 @@ from layerfusion.findings.reasons import choice_reasons
 from layerfusion.findings.tests import find_all
 from layerfusion.records.format import capital
 from layerfusion.records.job import METRICS, DataRecord, FoldsRecord, read_record, write_record
-from layerfusion.report.blocks.summary import Summary
+from layerfusion.report.blocks.summary import group_card
 from layerfusion.report.page import write_report
 from layerfusion.report.ranking import ranking_lines
 from tests.report.fabricate import dataset, write_job
@@ -51,7 +51,7 @@ def words(runs: Path) -> str:
 
 
 def chosen_words(group: DataGroup) -> str:
-    facts = dict(Summary(group, find_all([group])[group]).facts)
+    facts = dict(group_card(group, find_all([group])[group]).facts)
     return facts["Chosen"].replace("\u00a0", " ")
 
 

@@ -10,7 +10,7 @@ from layerfusion.findings.groups import load_groups
 from layerfusion.findings.learning import learning_curves
 from layerfusion.findings.results import Results
 from layerfusion.report.blocks.learning_curves import chosen_line, curve_block
-from layerfusion.report.blocks.summary import Card, Summary
+from layerfusion.report.blocks.summary import Card, group_card
 from layerfusion.report.contents import build_report
 from layerfusion.report.figures.canvas import Drawing
 from layerfusion.report.figures.colors import model_colors
@@ -119,9 +119,10 @@ def test_samples_alone_are_answered_by_what_the_largest_say(tmp_path: Path) -> N
 
 def test_the_curve_is_in_the_card_where_there_are_samples_and_all_rows(tmp_path: Path) -> None:
     _write(tmp_path)
-    report = build_report(Results(tmp_path), title="t")
+    results = Results(tmp_path)
+    report = build_report(results, title="t")
     card = report.sections[0].parts[0]
-    assert isinstance(card, Summary)
+    assert isinstance(card, Card)
     (figure,) = card.parts
     assert figure.key.endswith("-answer-curve")
     assert "minilm 6" in figure.wide
@@ -130,7 +131,8 @@ def test_the_curve_is_in_the_card_where_there_are_samples_and_all_rows(tmp_path:
     assert fewer.startswith("10 rows a class: 60.0 ± 5.0 % (baseline ")
     assert "; 50 rows a class: 71.0 ± 1.4 % (" in fewer
     # Without samples the card has the curve over layers, if any.
-    alone = Summary(card.group, card.findings)
+    (group,) = results.sections
+    alone = group_card(group, results.findings[group])
     assert alone.parts == ()
     assert "With fewer rows" not in dict(alone.facts)
 

@@ -13,7 +13,7 @@ from layerfusion.findings.shown import comparisons
 from layerfusion.findings.tests import find_all
 from layerfusion.records.job import METRICS, PREDICTIONS
 from layerfusion.report.blocks.fusion import fusion_table
-from layerfusion.report.blocks.summary import Summary
+from layerfusion.report.blocks.summary import group_card
 from tests.report.fabricate import SWEPT, dataset, write_job, write_sweep
 
 
@@ -84,7 +84,7 @@ def test_of_jobs_on_one_layer_validation_chooses_the_point(tmp_path: Path) -> No
     (group,) = load_groups(tmp_path)
     assert [j.record.validation["accuracy"].mean for j in group.singles] == [0.75]
     assert [j.record.validation["accuracy"].mean for j in group.repeats] == [0.70]
-    assert "layer 3 of minilm" in Summary(group, find_all([group])[group]).headline
+    assert "layer 3 of minilm" in group_card(group, find_all([group])[group]).headline
 
 
 def test_a_record_older_than_the_interval_of_macro_f1_is_read(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from layerfusion.findings.names import job_name, job_names
 from layerfusion.findings.tests import find_all
 from layerfusion.records.format import every_layer
 from layerfusion.records.job import RunRecord, write_record
-from layerfusion.report.blocks.summary import Summary
+from layerfusion.report.blocks.summary import group_card
 from layerfusion.report.ranking import ranking_lines
 from tests.report.fabricate import MODELS, dataset, write_job
 
@@ -134,7 +134,7 @@ def test_many_layers_are_counted_in_the_name_and_listed_beside_it(tmp_path: Path
     (folder,) = tmp_path.iterdir()
     write_record(replace(record, layers=twice), folder)
     (group,) = load_groups(tmp_path)
-    summary = Summary(group, find_all([group])[group])
+    summary = group_card(group, find_all([group])[group])
     assert summary.headline == "Use 7 layers of smollm2 and minilm, gated"
     assert summary.layers == "smollm2: 0, 1, 2, 3; minilm: 0, 1, 2"
     assert every_layer(replace(record, layers=record.layers[:6])) == ""
@@ -156,5 +156,5 @@ def test_the_answer_has_no_number_of_a_job(tmp_path: Path) -> None:
     for salt in "ab":
         write_job(tmp_path, dataset(rows=400), SOURCES, 0.8, 0.8, salt=salt)
     (group,) = load_groups(tmp_path)
-    headline = Summary(group, find_all([group])[group]).headline
+    headline = group_card(group, find_all([group])[group]).headline
     assert headline == "Use layer 3 of minilm and layer 4 of smollm2, gated"

@@ -17,7 +17,7 @@ from layerfusion.findings.groups import DataGroup, load_groups
 from layerfusion.findings.tests import find_all
 from layerfusion.records.job import read_record
 from layerfusion.report.blocks.layers import layer_block
-from layerfusion.report.blocks.summary import Summary
+from layerfusion.report.blocks.summary import group_card
 from layerfusion.report.figures import layers as figures
 from layerfusion.report.figures.canvas import drawing
 from layerfusion.report.plots import plot_layers
@@ -90,7 +90,7 @@ def test_the_best_probe_is_the_single_layer_that_fusing_is_measured_by(group: Da
     assert group.probed
     assert group.chosen is not None
     findings = find_all([group])[group]
-    summary = Summary(group, findings)
+    summary = group_card(group, findings)
     assert any(
         name.startswith(("Against best single", "Against last")) for name, _ in summary.facts
     )
@@ -111,7 +111,7 @@ def test_the_curve_of_the_probes_stands_in_every_report(group: DataGroup) -> Non
     assert column_of(table, "Layer") == LAYERS
     used = {layer.layer for layer in group.best.record.layers}
     assert {row.texts[1] for row in table.rows if row.mark} == used
-    (curve,) = Summary(group, find_all([group])[group]).parts
+    (curve,) = group_card(group, find_all([group])[group]).parts
     assert "probe, 5 folds of train" in curve.wide
     assert len(plot_layers(group).lines) > len(LAYERS)
 

@@ -14,7 +14,7 @@ from layerfusion.records.job import Estimate, ProbeRecord, read_record, write_re
 from layerfusion.report.blocks.choices import choice_block
 from layerfusion.report.blocks.fusion import fusion_block
 from layerfusion.report.blocks.layers import layer_block
-from layerfusion.report.blocks.summary import Summary
+from layerfusion.report.blocks.summary import Card, group_card
 from layerfusion.report.format import PERCENT, POINTS
 from layerfusion.report.sentences import bracket, p_value, told
 from layerfusion.report.table import Column
@@ -49,12 +49,12 @@ def group_with(runs: Path, *, fused: float, baseline: float = 0.5, **data: Any) 
     return group
 
 
-def summarise(group: DataGroup) -> Summary:
+def summarise(group: DataGroup) -> Card:
     """As in a report on this data set alone."""
-    return Summary(group, find_all([group])[group])
+    return group_card(group, find_all([group])[group])
 
 
-def facts(summary: Summary) -> dict[str, str]:
+def facts(summary: Card) -> dict[str, str]:
     return {name.split(",")[0]: words.replace("\u00a0", " ") for name, words in summary.facts}
 
 

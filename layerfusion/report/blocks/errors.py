@@ -19,7 +19,6 @@ from layerfusion.findings.mistakes import Answers, Confidence
 from layerfusion.findings.names import all_names
 from layerfusion.findings.set_mistakes import Likelihood, SetAnswers, answers_of_job
 from layerfusion.findings.tests import Findings
-from layerfusion.records.format import capital
 from layerfusion.records.label_words import SHOWN, label_words
 from layerfusion.report.block import Block, Folded
 from layerfusion.report.figures.axes import new_axes
@@ -208,31 +207,24 @@ def threshold_table(found: SetAnswers) -> Table:
 def bin_table(found: Answers | SetAnswers) -> Table:
     """Compare probabilities with what came true, bin by bin."""
     if isinstance(found, SetAnswers):
-        title, members = "Probability and share", "Labels"
+        title, members, what, right = "Probability and share", "Labels", "Mean probability", "Had"
         note = (
             "All labels of all test rows by the probability that the job gives them, the mean over"
             " the seeds. Had: share of them that the row has; rows are resampled with all their"
             " labels."
         )
     else:
-        title, members = "Confidence and accuracy", "Rows"
+        title, members, what, right = "Confidence and accuracy", "Rows", "Mean confidence", "Right"
         note = "Confidence: the mean probability of the answer over the seeds."
-    what, right = _axes(found)
     return Table(
         title,
         found.ranges(),
         Column("From %", lambda one: one.low, SHARE),
         Column(members, lambda one: one.size, COUNT),
-        Column(f"{capital(what)} %", lambda one: one.probability, PERCENT),
-        Column(f"{capital(right)} %", lambda one: (one.share, *one.interval), PERCENT),
+        Column(f"{what} %", lambda one: one.probability, PERCENT),
+        Column(f"{right} %", lambda one: (one.share, *one.interval), PERCENT),
         note=note,
     )
-
-
-def _axes(found: Answers | SetAnswers) -> tuple[str, str]:
-    """Name what is compared: a mean probability, and the share that came true."""
-    several = isinstance(found, SetAnswers)
-    return ("mean probability", "had") if several else ("mean confidence", "right")
 
 
 def _calibration_figure(group: DataGroup, found: Answers | SetAnswers) -> Drawing | None:
@@ -241,13 +233,15 @@ def _calibration_figure(group: DataGroup, found: Answers | SetAnswers) -> Drawin
         return None
     if isinstance(found, SetAnswers):
         words = "Share of the labels that rows have against the probability of the labels"
-        count, sure = "labels", "probability is what it says; below it, the job names too much."
+        count, names = "labels", ("mean probability", "had")
+        sure = "probability is what it says; below it, the job names too much."
     else:
         words = "Share of right answers against their confidence"
-        count, sure = "rows", "confidence is what it says; below it, the job is too sure."
+        count, names = "rows", ("mean confidence", "right")
+        sure = "confidence is what it says; below it, the job is too sure."
     return drawing(
         f"{group.key}-calibration",
-        lambda ax: plot_calibration(drawn, ax, _axes(found)),
+        lambda ax: plot_calibration(drawn, ax, names),
         alt=f"{group.label}: {words[0].lower()}{words[1:]}.",
         caption=f"{words}, in bins of ten points with at least {LEAST} {count}, with 95 %"
         f" intervals. On the line, {sure}",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from layerfusion.findings.groups import DataGroup
+from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.names import all_names, single_name
 from layerfusion.findings.shown import Comparison, comparisons
 from layerfusion.findings.tests import PRIMARY, Finding, Findings, Kind
@@ -61,26 +62,23 @@ def fusion_table(rows: Sequence[Comparison]) -> Table:
     """List everything with its metrics and its difference from the chosen single layer."""
     data = next(row.job.record.dataset for row in rows if row.job)
     accuracy, *others = metric_columns(lambda row: row.test, data)
-    chosen = Cell(note="chosen")
+
+    def against(row: Comparison) -> Cell | Finding | None:
+        return Cell(note="chosen") if row.is_reference else row.finding
+
+    def of_job(title: str, count: Callable[[FinishedJob], int | None]) -> Column:
+        return Column(title, lambda row: row.job and count(row.job), COUNT, later=True)
+
     return Table(
         "Single layers and fusions",
         rows,
         Column("What", lambda x: Cell(x.label, layers=every_layer(x.job.record) if x.job else "")),
-        Column("Sources", lambda row: row.job and row.job.sources, COUNT, later=True),
+        of_job("Sources", lambda job: job.sources),
         accuracy,
-        Column(
-            "Against chosen layer, points",
-            lambda x: chosen if x.is_reference else x.finding,
-            POINTS,
-        ),
+        Column("Against chosen layer, points", against, POINTS),
         *others,
-        Column(
-            "Head parameters",
-            lambda r: r.job and r.job.record.cost.head_parameters,
-            COUNT,
-            later=True,
-        ),
-        Column("Seeds", lambda row: row.job and len(row.job.record.seeds), COUNT, later=True),
+        of_job("Head parameters", lambda job: job.record.cost.head_parameters),
+        of_job("Seeds", lambda job: len(job.record.seeds)),
         note="Set off: the single layer that is chosen, with which all else is compared on the"
         " same test rows (paired bootstrap). ▲ better and ▼ worse, △ and ▽ probably so; without"
         " a mark it cannot be told (see the next table). Mean ± standard deviation over seeds,"
@@ -108,9 +106,7 @@ def finding_table(rows: Sequence[Comparison], findings: Findings, data: DataReco
     loose = (
         " Some jobs did not keep the baseline's predictions. Their intervals are unpaired and"
         " wider, and p (≤) is the largest that the two accuracies allow."
-        if not all(row.exact for row in shown)
-        else ""
-    )
+    ) * any(not row.exact for row in shown)
     return Table(
         "What the test rows show",
         shown,

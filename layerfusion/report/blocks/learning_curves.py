@@ -119,18 +119,13 @@ def chosen_line(curve: LearningCurve) -> LearningLine | None:
 
 def curve_facts(curve: LearningCurve, line: LearningLine) -> list[tuple[str, str]]:
     """Say what a line reaches with fewer rows, beside the baseline, and what more would give."""
-    fewer = [
-        f"{COUNT(size)} {curve.size_words}: {_sure(line, size)} % (baseline"
-        f" {_sure(curve.baseline_line, size)} %)"
-        for size in curve.sizes[:-1]
-        if size in line.sizes and size is not None
-    ]
+    fewer = []
+    for size in curve.sizes[:-1]:
+        if size in line.sizes and size is not None:
+            own, base = (cell_text(x.figure(size), PERCENT) for x in (line, curve.baseline_line))
+            fewer.append(f"{COUNT(size)} {curve.size_words}: {own} % (baseline {base} %)")
     outlook = _outlook_sentence(line, curve)
     return [("With fewer rows", "; ".join(fewer)), *([("With more", outlook)] if outlook else [])]
-
-
-def _sure(line: LearningLine, size: Size) -> str:
-    return cell_text(line.figure(size), PERCENT)
 
 
 def curve_figure(curve: LearningCurve, line: LearningLine) -> Drawing:
@@ -142,7 +137,6 @@ def curve_figure(curve: LearningCurve, line: LearningLine) -> Drawing:
         lambda ax: plot_learning(curve, lines, colors, ax),
         alt=f"{curve.label}: test {curve.measure} by {curve.size_words}, of {line.name} and of the"
         " baseline.",
-        caption="",
         wide=NARROW - 10,
     )
 

@@ -70,10 +70,7 @@ def _sentence(name: str, steps: Sequence[Step], measure: str) -> str:
 
 
 def _table(ways: dict[str, list[Step]], group: DataGroup) -> Table:
-    entries = [(name, step) for name, steps in ways.items() for step in steps]
-
-    def chosen(step: Step) -> float:
-        return best_chosen(step.jobs).accuracy.mean
+    entries, on = [(name, x) for name, steps in ways.items() for x in steps], group.judge.name
 
     def subsets(step: Step) -> Cell:
         return Cell(len(step.jobs), note=f"of {step.possible:,}")
@@ -87,7 +84,7 @@ def _table(ways: dict[str, list[Step]], group: DataGroup) -> Table:
         Column("Mean test %", lambda e: e[1].mean, PERCENT),
         Column("Lowest %", lambda e: min(e[1].accuracies), PERCENT, later=True),
         Column("Highest %", lambda e: max(e[1].accuracies), PERCENT, later=True),
-        Column(f"Chosen on {group.judge.name} %", lambda e: chosen(e[1]), PERCENT),
+        Column(f"Chosen on {on} %", lambda e: best_chosen(e[1].jobs).accuracy.mean, PERCENT),
         Column("Sd over subsets, points", lambda e: mean_sd(e[1].accuracies)[1], FINE, later=True),
         Column("Sd over seeds, points", lambda e: e[1].seed_sd, FINE),
         note="The sd over seeds is the root of the mean variance of the subsets. The sd over"

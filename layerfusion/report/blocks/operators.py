@@ -90,9 +90,7 @@ def _shown(
         Column("Operator", lambda job: names[job]),
         accuracy,
         Column("Against concat, points", found.get, POINTS),
-        Column(
-            "p (Holm)", lambda job: getattr(found.get(job), "adjusted", None), P_VALUE, later=True
-        ),
+        Column("p (Holm)", lambda x: getattr(found.get(x), "adjusted", None), P_VALUE, later=True),
         *others,
         Column("Head parameters", lambda job: job.record.cost.head_parameters, COUNT, later=True),
         HEAD_FLOPS,

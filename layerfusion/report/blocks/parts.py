@@ -41,14 +41,12 @@ def pair_block(group: DataGroup, findings: Findings) -> Block | None:
     table = Table(
         "Several models and one of them alone",
         list(found),
-        Column("Models", lambda row: found[row].name),
-        Column("Layers, fusion", lambda row: recipes[found[row].recipe]),
-        Column("Taken", lambda row: taken(row.what), later=True),
-        Column(titled("Test", group.data), lambda row: row.what.accuracy, PERCENT),
-        Column(f"Alone, by {group.judge.name}", lambda row: models_of(row.against), later=True),
-        Column(
-            titled("Its test", group.data), lambda row: row.against.accuracy, PERCENT, later=True
-        ),
+        Column("Models", lambda x: found[x].name),
+        Column("Layers, fusion", lambda x: recipes[found[x].recipe]),
+        Column("Taken", lambda x: taken(x.what), later=True),
+        Column(titled("Test", group.data), lambda x: x.what.accuracy, PERCENT),
+        Column(f"Alone, by {group.judge.name}", lambda x: models_of(x.against), later=True),
+        Column(titled("Its test", group.data), lambda x: x.against.accuracy, PERCENT, later=True),
         *test_columns("Rows together has right more often", "Rows alone has"),
         note="Taken: the sources that the selection took. It leaves out a model that promises no"
         f" gain.{_tested(findings, 'part', group.data)}",

@@ -15,37 +15,20 @@ from layerfusion.findings.profiles import best_and_last, lead, score_names
 from layerfusion.findings.provenance import facts_of
 from layerfusion.findings.results import Results
 from layerfusion.records.format import capital, listing, plural
-from layerfusion.records.profile import LayerProfile, MultiLayerProfile, Profile, SelectionProfile
+from layerfusion.records.profile import MultiLayerProfile, Profile, SelectionProfile
 from layerfusion.report.block import Block, Folded
 from layerfusion.report.blocks.provenance import text_table
-from layerfusion.report.blocks.selections import regret_block
+from layerfusion.report.blocks.selections import WORTH, regret_block
 from layerfusion.report.figures.canvas import Drawing, drawing
 from layerfusion.report.figures.layers import plot_profile_layers
 from layerfusion.report.figures.profile_maps import plot_scores, plot_similarity, ranks_note
-from layerfusion.report.format import (
-    COUNT,
-    GFLOPS,
-    NAME,
-    P_VALUE,
-    PERCENT,
-    POINTS,
-    REGRET,
-    decimals,
-)
+from layerfusion.report.format import COUNT, GFLOPS, NAME, PERCENT, POINTS, decimals
 from layerfusion.report.metrics import score_format, titled
 from layerfusion.report.sentences import percent
 from layerfusion.report.table import Column, Table
 
 LEAST_SHARE = 0.01
 """Smallest share of a probe of several layers that is listed."""
-WORTH = (
-    Column("Test %", lambda x: x.test, PERCENT),
-    Column("Regret, points", lambda x: x.regret, REGRET),
-    Column("Cross-fitted regret, points", lambda x: x.regret and x.regret.cross_fitted, REGRET),
-    Column("p", lambda x: x.regret and x.regret.p, P_VALUE),
-    Column("Gain over last, points", lambda x: x.over_last, POINTS),
-)
-"""What a judged selection, or probe of several layers, is worth on test."""
 
 
 def profile_sections(results: Results) -> list[Block]:
@@ -219,9 +202,12 @@ def multi_layer_table(profile: Profile) -> Table:
     """List the probes of several layers at once, and which layers they use."""
     measure, judged = profile.dataset.measure, any(x.test for x in profile.multi_layer)
     place = scores.best_place(profile, "log_loss", range(len(profile.layers)))
-    best = (
-        "" if place is None else f" The best of one layer is {_one_layer(profile.layers[place])}."
-    )
+    best = ""
+    if place is not None:
+        layer = profile.layers[place]
+        accuracy, loss = layer.scores.get("accuracy"), layer.scores.get("log_loss")
+        said = f", {percent(accuracy)} and {loss:.3f}" if accuracy is not None and loss else ""
+        best = f" The best of one layer is {layer.name}{said}."
     return Table(
         "Probes of several layers at once",
         profile.multi_layer,
@@ -241,12 +227,6 @@ def listed_shares(profile: Profile, probe: MultiLayerProfile) -> str:
     shares = sorted(zip(probe.shares, probe.layers, strict=True), key=lambda x: (-x[0], x[1]))
     named = [(profile.layers[place], share) for share, place in shares if share >= LEAST_SHARE]
     return ", ".join(f"{layer.source} {layer.layer} ({share:.2f})" for layer, share in named)
-
-
-def _one_layer(layer: LayerProfile) -> str:
-    accuracy, loss = layer.scores.get("accuracy"), layer.scores.get("log_loss")
-    said = f", {percent(accuracy)} and {loss:.3f}" if accuracy is not None and loss else ""
-    return f"{layer.name}{said}"
 
 
 def layer_table(profile: Profile) -> Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,7 +29,7 @@ from layerfusion.report.blocks.pareto import MARKERS
 from layerfusion.report.figures.axes import LINE, is_narrow, legend, new_axes, write
 from layerfusion.report.figures.canvas import drawing
 from layerfusion.report.figures.colors import INK, MUTED, PAPER, SERIES
-from layerfusion.report.format import COUNT, DURATION, PERCENT, POINTS, REGRET, decimals
+from layerfusion.report.format import COUNT, DURATION, P_VALUE, PERCENT, POINTS, REGRET, decimals
 from layerfusion.report.sentences import bracket, says, shortened
 from layerfusion.report.table import Cell, Column, Table
 from layerfusion.statistics.significance import ALPHA
@@ -48,6 +48,14 @@ INTERVALS = (
     " Nothing is said here about other data sets."
 )
 BEST_LAYER = "best layer in hindsight, test %"
+WORTH = (
+    Column("Test %", lambda x: x.test, PERCENT),
+    Column("Regret, points", lambda x: x.regret, REGRET),
+    Column("Cross-fitted regret, points", lambda x: x.regret and x.regret.cross_fitted, REGRET),
+    Column("p", lambda x: x.regret and x.regret.p, P_VALUE),
+    Column("Gain over last, points", lambda x: x.over_last, POINTS),
+)
+"""What a judged selection, or probe of several layers, is worth on test."""
 LINEAR = 4.0
 """Points to either side of 0 that are drawn about evenly. Without a limit, a single score that
 fails would press all others together."""
@@ -112,9 +120,7 @@ def mean_table(judged: Sequence[NamedProfile], rows: Sequence[SelectionRow]) -> 
     )
 
 
-def regret_tables(
-    judged: Sequence[NamedProfile], rows: Sequence[SelectionRow]
-) -> tuple[Table, ...]:
+def regret_tables(judged: Sequence[NamedProfile], rows: Sequence[SelectionRow]) -> Iterator[Table]:
     """List the regret of every selection in every profile, one table a data set."""
 
     def cell(row: SelectionRow | None, place: int) -> object:
@@ -124,20 +130,16 @@ def regret_tables(
         behind = regret is not None and regret.p is not None and regret.p < ALPHA
         return Cell.of(regret, mark="▼" if behind else "")
 
-    tables = []
     for data, places in grouped(range(len(judged)), lambda n: judged[n].data).items():
         columns = [Column(judged[n].sources, lambda row, n=n: cell(row, n), REGRET) for n in places]
         shown = [row for row in rows if any(row.by_profile[n] for n in places)]
-        tables.append(
-            Table(
-                f"{data}: regret in points",
-                [None, *shown],
-                Column("Selection", lambda row: row.name if row else BEST_LAYER),
-                *columns,
-                mark=lambda row: "" if row else "baseline",
-            )
+        yield Table(
+            f"{data}: regret in points",
+            [None, *shown],
+            Column("Selection", lambda row: row.name if row else BEST_LAYER),
+            *columns,
+            mark=lambda row: "" if row else "baseline",
         )
-    return tuple(tables)
 
 
 def score_table(judged: Sequence[NamedProfile], scores: Sequence[ScoreRow]) -> Table:
@@ -210,10 +212,8 @@ def price_sentences(judged: Sequence[NamedProfile], scores: Sequence[ScoreRow]) 
 
 
 def _price(dearer: float | None) -> str:
-    if dearer is None:
-        return "has no known price"
-    if dearer == 0:
-        return "costs what the probe does"
+    if not dearer:
+        return "has no known price" if dearer is None else "costs what the probe does"
     return f"costs {DURATION(abs(dearer))} {'more' if dearer > 0 else 'less'} than the probe"
 
 

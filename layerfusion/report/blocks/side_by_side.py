@@ -37,7 +37,6 @@ from layerfusion.statistics.ranks import LEAST_DATA_SETS, Ranking, first_shares,
 from layerfusion.statistics.significance import ALPHA
 
 MS = decimals(1)
-SETTINGS = "settings"
 ONE_SEED = (
     "It says nothing of other test rows, and nothing at all for a job with one seed, or one whose"
     " seeds all agree."
@@ -47,14 +46,14 @@ ONE_SEED = (
 def side_by_side_sections(sides: SideBySide) -> list[Block]:
     """Make the sections of a page on several sweeps."""
     several = [SETS] if any(one.multilabel for one in sides.data) else []
-    found = [
+    found = (
         Block("What each sweep chose", _overview(sides), "summary"),
         *(_data_section(sides, data) for data in sides.shared),
         Block("Who leads over the data sets", _leaders(sides), "leaderboard"),
         Block("What cannot be compared", (Bullets(tuple(_apart(sides))),), "apart"),
         Block("What the figures mean", (Bullets((*_method(sides.data), *several)),), "method"),
-    ]
-    return [block for block in found if block]
+    )
+    return list(filter(None, found))
 
 
 def _method(data: Sequence[DataRecord]) -> tuple[str, ...]:
@@ -117,9 +116,7 @@ def _answer_table(sides: SideBySide) -> Table:
         *(Column(f"{x} %", of(x, lambda job: job.accuracy.mean), PERCENT) for x in names),
         *(Column(f"{x} over {names[0]}, points", lead(x), POINTS) for x in names[1:]),
         *(
-            Column(
-                f"{x}, ms a text", of(x, lambda job: job.record.milliseconds_one), MS, later=True
-            )
+            Column(f"{x}, ms a text", of(x, lambda y: y.record.milliseconds_one), MS, later=True)
             for x in names
         ),
         *(Column(f"{x}, GFLOPs", of(x, lambda job: job.flops), GFLOPS, later=True) for x in names),
@@ -137,8 +134,7 @@ def _counts(sides: SideBySide) -> str:
         if sure or lean:
             also = f" and probably better in {COUNT(lean)}" if lean else ""
             words.append(f"{sweep} is better in {COUNT(sure)}{also}")
-    unsure = sum(finding.lean == "open" for finding in found)
-    if unsure:
+    if unsure := sum(finding.lean == "open" for finding in found):
         words.append(f"{COUNT(unsure)} cannot be told")
     return f"Of {plural(len(found), 'comparison')} on the same test rows: {'; '.join(words)}."
 
@@ -174,28 +170,26 @@ def _cost_words(job: FinishedJob, other: FinishedJob) -> str:
 
 
 def _choice_table(data: Shared, names: Mapping[str, str]) -> Table:
-    jobs, record = data.chosen, data.data
+    sweeps, record = {job: name for name, job in data.chosen.items()}, data.data
     judges = {name: group.judge for name, group in data.groups.items()}
     doubts = [f"{name}: chosen by {x.name}{x.reason}." for name, x in judges.items() if x.doubt]
 
-    def chosen_by(name: str) -> Cell:
-        return Cell.of(jobs[name].choosing["accuracy"], note=f"({judges[name].name})")
+    def chosen_by(job: FinishedJob) -> Cell:
+        return Cell.of(job.choosing["accuracy"], note=f"({judges[sweeps[job]].name})")
 
     return Table(
         f"What each sweep chose on {data.label}",
-        list(jobs),
-        Column("Sweep", lambda name: name),
-        Column("Use", lambda name: names[name]),
+        list(sweeps),
+        Column("Sweep", sweeps.get),
+        Column("Use", lambda job: names[sweeps[job]]),
         Column(titled("Chosen by", record), chosen_by, PERCENT),
-        Column(titled("Test", record), lambda x: jobs[x].accuracy, PERCENT),
-        *set_columns(lambda x: jobs[x].record.test),
-        Column(
-            "Baseline %", lambda x: jobs[x].record.baseline.test["accuracy"], PERCENT, later=True
-        ),
-        Column("ms a text", lambda x: jobs[x].record.milliseconds_one, MS, later=True),
-        Column("GFLOPs a text", lambda x: jobs[x].flops, GFLOPS, later=True),
-        Column("Head parameters", lambda x: jobs[x].record.cost.head_parameters, COUNT, later=True),
-        Column("Jobs tried", lambda x: len(data.groups[x].jobs), COUNT, later=True),
+        Column(titled("Test", record), lambda job: job.accuracy, PERCENT),
+        *set_columns(lambda job: job.record.test),
+        Column("Baseline %", lambda x: x.record.baseline.test["accuracy"], PERCENT, later=True),
+        Column("ms a text", lambda job: job.record.milliseconds_one, MS, later=True),
+        Column("GFLOPs a text", lambda job: job.flops, GFLOPS, later=True),
+        Column("Head parameters", lambda job: job.record.cost.head_parameters, COUNT, later=True),
+        Column("Jobs tried", lambda job: len(data.groups[sweeps[job]].jobs), COUNT, later=True),
         note=" ".join(["The cost is that of the models up to the highest layer used.", *doubts]),
     )
 
@@ -222,10 +216,8 @@ def leader_sections(results: Results) -> list[Block]:
     """Rank the settings of one folder that were run on each of its data sets."""
     common = of_one_folder(results.sections)
     settings = common_settings(common) if len(common) >= LEAST_DATA_SETS else {}
-    if len(settings) < 2:
-        return []
-    board = _board(Leaderboard(settings, common), SETTINGS, "Setting")
-    return [Block("Who leads over the data sets", board, "leaderboard")]
+    board = _board(settings, common, "Setting")
+    return [Block("Who leads over the data sets", board, "leaderboard")] if board else []
 
 
 def _leaders(sides: SideBySide) -> list[Part | None]:
@@ -237,24 +229,26 @@ def _leaders(sides: SideBySide) -> list[Part | None]:
             f" rows; here {'is' if len(common) == 1 else 'are'} {COUNT(len(common))}."
         ]
     chosen = {name: [data.chosen[name] for data in common] for name in sides.sweeps}
-    settings = common_settings(common)
-    parts = _board(Leaderboard(chosen, common), "sweeps", "Sweep")
-    if len(settings) > 1:
-        board = _board(Leaderboard(settings, common), SETTINGS, "Setting")
-        parts.append(Block("Settings that were run on all of them", board))
-    return parts
+    settings = _board(common_settings(common), common, "Setting")
+    settings_block = Block("Settings that were run on all of them", settings)
+    return [*_board(chosen, common, "Sweep"), settings_block]
 
 
-def _board(board: Leaderboard, key: str, head: str) -> list[Part | None]:
-    """Say who leads, draw the mean ranks, and list them and every pair."""
+def _board(
+    systems: Mapping[str, Sequence[FinishedJob]], data: Sequence[Shared], head: str
+) -> list[Part | None]:
+    """Say which of several systems leads, draw the mean ranks, and list them and every pair."""
+    if len(systems) < 2:
+        return []
+    board = Leaderboard(systems, data)
     names, ranking, order = board.names, board.ranking, board.ranking.order
-    data_sets = plural(len(board.data), "data set")
+    data_sets, key = plural(len(board.data), "data set"), f"{head.lower()}s"
 
     def clique(one: int) -> str:
         return " ".join(str(n) for n, run in enumerate(ranking.cliques, 1) if one in run) or NONE
 
     note = ""
-    if key == SETTINGS:
+    if head == "Setting":
         note = (
             "By test, so that whoever is first owes it partly to luck: choose by validation or"
             " folds of train, as is done here among jobs of one name. "
@@ -344,18 +338,17 @@ def _apart(sides: SideBySide) -> list[str]:
     """Name the data sets that are not compared, and say why."""
     lines, shared = [], {data.data.name for data in sides.shared}
     for name, own in sides.alone.items():
-        found = listing(
-            [
-                f"{sweep} (fingerprint {group.data.fingerprint[:8]}, {COUNT(group.rows)} test rows,"
-                f" {percent(group.best.accuracy.mean)} by {all_names(group)[group.best]})"
-                for sweep, group in own
-            ]
-        )
+        found = [
+            f"{sweep} (fingerprint {group.data.fingerprint[:8]}, {COUNT(group.rows)} test rows,"
+            f" {percent(group.best.accuracy.mean)} by {all_names(group)[group.best]})"
+            for sweep, group in own
+        ]
         if len({sweep for sweep, _ in own}) > 1 or name in shared:
             lines.append(
-                f"{name} has other texts, splits or samples in {found}: accuracies on other rows"
-                " cannot be compared. Run both with the same limit.* and dataset.* settings."
+                f"{name} has other texts, splits or samples in {listing(found)}: accuracies on"
+                " other rows cannot be compared. Run both with the same limit.* and dataset.*"
+                " settings."
             )
         else:
-            lines.append(f"{name} is in one sweep only: {found}.")
+            lines.append(f"{name} is in one sweep only: {listing(found)}.")
     return lines

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 from layerfusion.findings.choice import close_words
 from layerfusion.findings.curves import answer_lines
@@ -14,11 +13,11 @@ from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.learning import LearningCurve, LearningLine, over_draws
 from layerfusion.findings.measures import SETS
 from layerfusion.findings.names import job_name, layer_name, single_name
-from layerfusion.findings.tests import Findings, last_layer
+from layerfusion.findings.tests import Finding, Findings, last_layer
 from layerfusion.findings.usage import commands
 from layerfusion.records.format import every_layer, listing, plural
 from layerfusion.records.job import FEW_ROWS
-from layerfusion.report.blocks.learning_curves import chosen_line, curve_facts, curve_figure
+from layerfusion.report.blocks.learning_curves import curve_facts, curve_figure
 from layerfusion.report.figures.axes import NARROW
 from layerfusion.report.figures.canvas import Drawing, drawing
 from layerfusion.report.figures.layers import plot_answer_curve
@@ -27,99 +26,51 @@ from layerfusion.report.metrics import set_columns
 from layerfusion.report.sentences import bracket, percent, told
 from layerfusion.report.table import Column, Table
 
-
-class Summary:
-    """The answer on a data set; what is better or worse needs a test that shows it.
-
-    Attributes:
-        curve: over samples with the same test rows; None where there is none.
-        label: name of the data set.
-        sample: tells that the rows are a sample; None where all rows were used.
-        headline: what to use, without the marks that tell jobs apart: there is one answer.
-        layers: every layer of what is used, where the headline has only their number.
-        accuracy: that of what is used, and its interval with the rows that it is over.
-        usage: what to type: a heading, and a command or lines of Python.
-    """
-
-    kind = "summary"
-
-    def __init__(
-        self, group: DataGroup, findings: Findings, curve: LearningCurve | None = None
-    ) -> None:
-        self.group, self.findings, self.curve = group, findings, curve
-        self.label, self.sample = group.label, sample_sentence(group)
-        best = group.best
-        alone = best in group.singles
-        self.headline = f"Use {single_name(group, best) if alone else job_name(best.record)}"
-        self.layers = every_layer(best.record)
-        words = f"{bracket(best.accuracy)} on {plural(group.rows, 'test row')}"
-        if group.data.multilabel:
-            words = f"of the texts have all their labels right (exact match) {words}"
-        self.accuracy = percent(best.accuracy.mean), words
-        self.usage = commands(best)
-
-    @cached_property
-    def parts(self) -> tuple[Drawing, ...]:
-        """A small curve by training rows or by layer; none where there is neither."""
-        group, line = self.group, self.curve and chosen_line(self.curve)
-        if self.curve and line:
-            return (curve_figure(self.curve, line),)
-        lines, judged = answer_lines(group)
-        if not lines:
-            return ()
-        figure = drawing(
-            f"{group.key}-answer",
-            lambda ax: plot_answer_curve(group, ax),
-            alt=f"{group.label}: {group.data.measure} by depth of the layer ({judged}). Ringed:"
-            " what is used.",
-            caption="",
-            wide=NARROW - 10,
-        )
-        return (figure,)
-
-    @property
-    def facts(self) -> list[tuple[str, str]]:
-        """What it gains over the simpler choices, what it costs and how it was chosen."""
-        group, best = self.group, self.group.best
-        baseline = group.jobs[0].record.baseline
-        last, single = last_layer(group), group.chosen
-        fused, found = group.chosen_fusion, _f1_facts(best)
-        compared = []
-        if last is best:
-            found.append(("Last layer", "it is the last layer of its model"))
-        elif last is not None:
-            of = f" of {last.layer.backbone}" if len(group.models) > 1 else ""
-            also = " (best alone)" if last is single and len(group.singles) > 1 else ""
-            compared.append((f"Against last layer{of}{also}", last.accuracy.mean, best, last, ""))
-        if single and single not in (best, last):
-            compared.append(("Against best single layer", single.accuracy.mean, best, single, ""))
-        compared.append(("Against baseline", baseline.test["accuracy"], best, None, ""))
-        if single and fused and fused is not best:
-            compared.append(("Fused", fused.accuracy.mean, fused, single, "the layer alone"))
-        for name, accuracy, job, against, than in compared:
-            finding = self.findings.between(job, against)
-            words = told(finding, than=than)
-            if finding.verdict == "open":
-                words += _cheaper(job, against)
-            found.append((f"{name}, {percent(accuracy)}", words))
-        if self.curve and (line := chosen_line(self.curve)):
-            found += curve_facts(self.curve, line)
-        return [*found, ("Cost of a text", cost_words(best)), ("Chosen", choice_words(group))]
+Learned: TypeAlias = tuple[LearningCurve, LearningLine]
+"""A curve over samples of a data set, and its line of what is chosen."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Card:
-    """An answer whose parts are made: see the attributes of `Summary`."""
+    """The answer on a data set; what is better or worse needs a test that shows it."""
 
     kind: ClassVar[str] = "summary"
-    layers: ClassVar[str] = ""
-    usage: ClassVar[tuple[tuple[str, str], ...]] = ()
     label: str
-    sample: str
+    """Name of the data set."""
+    sample: str | None
+    """Tells that the rows are a sample; None where all rows were used."""
     headline: str
+    """What to use, without the marks that tell jobs apart: there is one answer."""
     accuracy: tuple[str, str]
+    """That of what is used, and its interval with the rows that it is over."""
     facts: list[tuple[str, str]]
-    parts: tuple[Drawing]
+    """What it gains over the simpler choices, what it costs and how it was chosen."""
+    parts: tuple[Drawing, ...]
+    """A small curve by training rows or by layer; none where there is neither."""
+    layers: str = ""
+    """Every layer of what is used, where the headline has only their number."""
+    usage: Sequence[tuple[str, str]] = ()
+    """What to type: a heading, and a command or lines of Python."""
+
+
+def group_card(group: DataGroup, findings: Findings, learned: Learned | None = None) -> Card:
+    """Answer for a data set; `learned` is the curve over its samples, where there are some."""
+    best = group.best
+    words = f"{bracket(best.accuracy)} on {plural(group.rows, 'test row')}"
+    if group.data.multilabel:
+        words = f"of the texts have all their labels right (exact match) {words}"
+    samples = curve_facts(*learned) if learned else []
+    costs = [("Cost of a text", cost_words(best)), ("Chosen", choice_words(group))]
+    return Card(
+        group.label,
+        sample_sentence(group),
+        f"Use {_used(group)}",
+        (percent(best.accuracy.mean), words),
+        [*_f1_facts(best), *_gains(group, findings), *samples, *costs],
+        (curve_figure(*learned),) if learned else _layer_figure(group),
+        every_layer(best.record),
+        commands(best),
+    )
 
 
 def curve_card(curve: LearningCurve, line: LearningLine) -> Card:
@@ -138,6 +89,48 @@ def curve_card(curve: LearningCurve, line: LearningLine) -> Card:
         [(f"Against baseline, {percent(baseline.mean)}", gain), *curve_facts(curve, line)],
         (curve_figure(curve, line),),
     )
+
+
+def _used(group: DataGroup) -> str:
+    best = group.best
+    return single_name(group, best) if best in group.singles else job_name(best.record)
+
+
+def _layer_figure(group: DataGroup) -> tuple[Drawing, ...]:
+    lines, judged = answer_lines(group)
+    if not lines:
+        return ()
+    figure = drawing(
+        f"{group.key}-answer",
+        lambda ax: plot_answer_curve(group, ax),
+        alt=f"{group.label}: {group.data.measure} by depth of the layer ({judged}). Ringed:"
+        " what is used.",
+        wide=NARROW - 10,
+    )
+    return (figure,)
+
+
+def _gains(group: DataGroup, findings: Findings) -> list[tuple[str, str]]:
+    """Say what the answer is worth against the simpler choices."""
+    best, baseline = group.best, group.jobs[0].record.baseline
+    last, single, fused = last_layer(group), group.chosen, group.chosen_fusion
+    found, compared = [], []
+    if last is best:
+        found.append(("Last layer", "it is the last layer of its model"))
+    elif last is not None:
+        of = f" of {last.layer.backbone}" if len(group.models) > 1 else ""
+        also = " (best alone)" if last is single and len(group.singles) > 1 else ""
+        compared.append((f"Against last layer{of}{also}", last.accuracy.mean, best, last, ""))
+    if single and single not in (best, last):
+        compared.append(("Against best single layer", single.accuracy.mean, best, single, ""))
+    compared.append(("Against baseline", baseline.test["accuracy"], best, None, ""))
+    if single and fused and fused is not best:
+        compared.append(("Fused", fused.accuracy.mean, fused, single, "the layer alone"))
+    for name, accuracy, job, against, than in compared:
+        finding = findings.between(job, against)
+        cheaper = _cheaper(job, against) if finding.verdict == "open" else ""
+        found.append((f"{name}, {percent(accuracy)}", told(finding, than=than) + cheaper))
+    return found
 
 
 def _cheaper(job: FinishedJob, against: FinishedJob | None) -> str:
@@ -163,33 +156,30 @@ def _f1_facts(job: FinishedJob) -> list[tuple[str, str]]:
     return facts
 
 
-def answer_table(cards: Sequence[Summary]) -> Table:
+def answer_table(groups: Sequence[DataGroup], findings: Mapping[DataGroup, Findings]) -> Table:
     """List the answers of several data sets, a row each."""
+    of = {group.best: group for group in groups}
 
-    def over_last(card: Summary) -> object:
-        best, last = card.group.best, last_layer(card.group)
-        return None if last in (None, best) else card.findings.between(best, last)
+    def over(job: FinishedJob, other: FinishedJob | None) -> Finding:
+        return findings[of[job]].between(job, other)
+
+    def over_last(job: FinishedJob) -> Finding | None:
+        last = last_layer(of[job])
+        return None if last in (None, job) else over(job, last)
 
     return Table(
         "What to use on each data set",
-        cards,
-        Column("Data set", lambda card: card.label),
-        Column("Use", lambda card: card.headline.removeprefix("Use ")),
-        Column("Test %", lambda card: card.group.best.accuracy, PERCENT),
-        *set_columns(lambda card: card.group.best.record.test),
+        list(of),
+        Column("Data set", lambda job: of[job].label),
+        Column("Use", lambda job: _used(of[job])),
+        Column("Test %", lambda job: job.accuracy, PERCENT),
+        *set_columns(lambda job: job.record.test),
         Column("Over last layer, points", over_last, POINTS),
-        Column(
-            "Over baseline, points",
-            lambda c: c.findings.between(c.group.best, None),
-            POINTS,
-            later=True,
-        ),
-        Column(
-            "ms a text", lambda c: c.group.best.record.milliseconds_one, decimals(1), later=True
-        ),
-        Column("GFLOPs a text", lambda c: c.group.best.flops, GFLOPS, later=True),
+        Column("Over baseline, points", lambda job: over(job, None), POINTS, later=True),
+        Column("ms a text", lambda job: job.record.milliseconds_one, decimals(1), later=True),
+        Column("GFLOPs a text", lambda job: job.flops, GFLOPS, later=True),
         note="▲ ▼ better or worse; △ ▽ probably, but not after correction; no mark: cannot be told."
-        + f" {SETS}" * any(card.group.data.multilabel for card in cards),
+        + f" {SETS}" * any(group.data.multilabel for group in groups),
     )
 
 

@@ -124,9 +124,7 @@ def row_axes(ax: Axes | None, names: Sequence[str]) -> Axes:
     pitch = 34.0 if any("\n" in name for name in wide) else 27.0
     ax = new_axes(ax, pitch * len(names) + 62, 38.0 * len(names) + 62, grid="x")
     ax.set_ylim(len(names) - 0.4, -0.6)
-    ax.set_yticks(range(len(names)), narrow if is_narrow(ax) else wide, fontsize=11)
-    for label in ax.get_yticklabels():
-        label.set_color(INK)
+    ax.set_yticks(range(len(names)), narrow if is_narrow(ax) else wide, fontsize=11, color=INK)
     return ax
 
 

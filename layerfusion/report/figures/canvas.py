@@ -74,7 +74,7 @@ def own_style(salt: str = "") -> Iterator[None]:
 
 
 def drawing(
-    key: str, plot: Callable[[Axes], object], *, alt: str, caption: str, wide: float = WIDE
+    key: str, plot: Callable[[Axes], object], *, alt: str, caption: str = "", wide: float = WIDE
 ) -> Drawing:
     """Draw a figure in both layouts.
 

@@ -14,16 +14,7 @@ from layerfusion.findings.curves import Line, answer_lines, chosen_lines, probe_
 from layerfusion.findings.groups import Curve, DataGroup
 from layerfusion.findings.profiles import sources
 from layerfusion.records.profile import Profile
-from layerfusion.report.figures.axes import (
-    LINE,
-    is_narrow,
-    legend,
-    new_axes,
-    one_series,
-    tell,
-    width_of,
-    write,
-)
+from layerfusion.report.figures import axes
 from layerfusion.report.figures.colors import MUTED, PAPER, SERIES, model_colors
 from layerfusion.report.figures.line_ends import LineEnd, name_curves
 from layerfusion.report.sentences import shortened
@@ -67,11 +58,11 @@ def source_looks(profile: Profile) -> dict[str, tuple[str, Any]]:
 
 
 def _depth_axes(ax: Axes | None, wide: float, narrow: float, measure: str = "accuracy") -> Axes:
-    ax = new_axes(ax, wide, narrow, grid="y")
+    ax = axes.new_axes(ax, wide, narrow, grid="y")
     ax.set_xlim(-0.02, 1.02 + NORM_OFFSET)
     ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "¼", "½", "¾", "1"])
-    meaning = "" if is_narrow(ax) else ": 0 enters the first block, 1 leaves the last; ◇ final norm"
-    ax.set(xlabel=f"relative depth{meaning}", ylabel=f"{measure}, %")
+    meaning = ": 0 enters the first block, 1 leaves the last; ◇ final norm"
+    ax.set(xlabel=f"relative depth{meaning * (not axes.is_narrow(ax))}", ylabel=f"{measure}, %")
     return ax
 
 
@@ -97,7 +88,7 @@ def _draw(
     y = [100 * point.accuracy for point in line.points]
     low, high = ([100 * getattr(point, end) for point in line.points] for end in ("low", "high"))
     label = label or line.name
-    with one_series(ax, label):
+    with axes.one_series(ax, label):
         if low != high:
             ax.fill_between(x, low, high, color=color, alpha=0.13, linewidth=0)
         if line.choosing:
@@ -117,10 +108,10 @@ def _draw(
                     around = [withStroke(linewidth=2.5, foreground=PAPER)]
                     look: dict[str, Any] = {"color": color, "path_effects": around, "fontsize": 10}
                     look |= {"ha": "center", "fontweight": "bold", "zorder": 6}
-                    write(ax, point.layer, (place[0], place[1]), (0, 13), **look)
+                    axes.write(ax, point.layer, (place[0], place[1]), (0, 13), **look)
     for point, across, up, *ends in zip(line.points, x, y, low, high, strict=True):
         interval = " [{:.1f}, {:.1f}]".format(*ends) if low != high else ""
-        tell(ax, across, up, f"{line.name}, layer {point.layer}: {up:.1f} %{interval}")
+        axes.tell(ax, across, up, f"{line.name}, layer {point.layer}: {up:.1f} %{interval}")
     return LineEnd(label, x[-1], y[-1], color)
 
 
@@ -141,7 +132,7 @@ def plot_job_layers(group: DataGroup, ax: Axes | None = None) -> Axes:
     """Draw the accuracy of every single layer by depth, on test and on the rows that choose."""
     models = {curve.backbone: curve for curve in group.curves}
     below = 60 + 17 * len(models)
-    wide, narrow = 340 + below, 300 + below + LINE * (len(group.curves) + 1)
+    wide, narrow = 340 + below, 300 + below + axes.LINE * (len(group.curves) + 1)
     ax = _depth_axes(ax, wide, narrow, group.data.measure)
     lines, colors, name = chosen_lines(group), model_colors(group.models), "TF-IDF baseline"
     ends = _draw_all(ax, lines, colors)
@@ -161,11 +152,11 @@ def plot_job_layers(group: DataGroup, ax: Axes | None = None) -> Axes:
 
 def _draw_ruler(ax: Axes, curve: Curve, below: float, color: str) -> None:
     """Number the layers of a model in a row under the axis, the chosen one in bold."""
-    narrow = is_narrow(ax)
+    narrow = axes.is_narrow(ax)
     look: dict[str, Any] = {"color": color, "fontsize": 10.5}
     name = shortened(curve.backbone, 8 if narrow else 20)
-    write(ax, name, (-0.012, 0), (0, -below), xycoords="axes fraction", ha="right", **look)
-    room = (20 if narrow else 19) * 1.08 / (width_of(ax) - (80 if narrow else 230))
+    axes.write(ax, name, (-0.012, 0), (0, -below), xycoords="axes fraction", ha="right", **look)
+    room = (20 if narrow else 19) * 1.08 / (axes.width_of(ax) - (80 if narrow else 230))
     placed: list[float] = []
     for job in sorted(curve.points, key=lambda job: (job is not curve.best, job.level % 5 != 0)):
         x = _across(job.layer.layer, job.layer.depth)
@@ -174,7 +165,7 @@ def _draw_ruler(ax: Axes, curve: Curve, below: float, color: str) -> None:
             placed.append(x)
             weight = "bold" if job is curve.best else "normal"
             where = {"xycoords": ("data", "axes fraction"), "ha": "center", "fontweight": weight}
-            write(ax, job.layer.layer, (x, 0), (0, -below), **where, **look)
+            axes.write(ax, job.layer.layer, (x, 0), (0, -below), **where, **look)
 
 
 def plot_answer_curve(group: DataGroup, ax: Axes) -> None:
@@ -189,17 +180,17 @@ def plot_answer_curve(group: DataGroup, ax: Axes) -> None:
         best[line.model] = replace(line, name=shortened(line.name, NAME_LETTERS), choosing=())
     lines = [best[model] for model in dict.fromkeys(line.model for line in found)]
     columns = 1 + (len(lines) > 1 and max(len(line.name) for line in lines) <= NAME_LETTERS // 2)
-    _depth_axes(ax, 200, 180 + LINE * math.ceil(len(lines) / columns))
+    _depth_axes(ax, 200, 180 + axes.LINE * math.ceil(len(lines) / columns))
     _draw_all(ax, lines, _colors(group))
     ax.set(xlabel="relative depth of the layer", ylabel="")
     title = {"title": f"% right: {judged}", "title_fontsize": 11, "alignment": "left"}
-    legend(ax, columns=columns, **title).get_title().set_color(MUTED)
+    axes.legend(ax, columns=columns, **title).get_title().set_color(MUTED)
 
 
 def plot_probe_curves(group: DataGroup, ax: Axes | None = None) -> Axes:
     """Draw the held-out accuracy of the probes that selections fitted, and ring what is used."""
     lines = probe_lines(group)
-    ax = _depth_axes(ax, 360, 320 + LINE * len(lines), group.data.measure)
+    ax = _depth_axes(ax, 360, 320 + axes.LINE * len(lines), group.data.measure)
     name_curves(ax, _draw_all(ax, lines, _colors(group)))
     return ax
 
@@ -209,7 +200,7 @@ def plot_probe_curves(group: DataGroup, ax: Axes | None = None) -> Axes:
 
 def plot_profile_layers(profile: Profile, ax: Axes | None = None) -> Axes:
     """Draw the held-out accuracy of each layer's probe against its depth, one curve a source."""
-    ax = _depth_axes(ax, 390, 340 + LINE * len(sources(profile)), profile.dataset.measure)
+    ax = _depth_axes(ax, 390, 340 + axes.LINE * len(sources(profile)), profile.dataset.measure)
     looks, lines = source_looks(profile), [line for line in profile_lines(profile) if line.points]
     ends = [_draw(ax, x, *looks[x.name], label=source_label(x.name), named=True) for x in lines]
     name_curves(ax, ends, fontsize=12)

@@ -12,15 +12,7 @@ from matplotlib.patches import Rectangle
 
 from layerfusion.findings import profiles as scores
 from layerfusion.records.profile import Profile
-from layerfusion.report.figures.axes import (
-    LINE,
-    WIDE,
-    color_bar,
-    is_narrow,
-    legend,
-    new_axes,
-    width_of,
-)
+from layerfusion.report.figures import axes
 from layerfusion.report.figures.colors import INK, MUTED, PAPER
 from layerfusion.report.figures.layers import source_label, source_looks
 from layerfusion.report.figures.line_ends import spread
@@ -58,13 +50,10 @@ def plot_scores(profile: Profile, ax: Axes | None = None) -> Axes:
     names, series = scores.score_names(profile), scores.sources(profile)
     looks = source_looks(profile)
     step = len(names) + BETWEEN
-    ax = new_axes(ax, 24 * step * len(series) + 40)
-    column = column_width(profile, width_of(ax))
-    ax.set(
-        xlim=(0, (width_of(ax) - _names_width(names)) / column),
-        ylim=(step * len(series), 0),
-        xticks=[],
-    )
+    ax = axes.new_axes(ax, 24 * step * len(series) + 40)
+    column = column_width(profile, axes.width_of(ax))
+    across = (axes.width_of(ax) - _names_width(names)) / column
+    ax.set(xlim=(0, across), ylim=(step * len(series), 0), xticks=[])
     ax.spines["bottom"].set_visible(False)
     labels = [f"{name} ↓" if scores.low_is_good(profile, name) else name for name in names]
     tops = [step * number + 1.4 for number in range(len(series))]
@@ -83,13 +72,13 @@ def plot_scores(profile: Profile, ax: Axes | None = None) -> Axes:
         for index in ticks_that_fit(layers, column):
             below = top + len(names) + 0.4
             ax.text(index + 0.5, below, layers[index], color=MUTED, fontsize=9, **CENTRED)
-    color_bar(ax, RANKS, ("best", "worst"))
+    axes.color_bar(ax, RANKS, ("best", "worst"))
     return ax
 
 
 def ranks_note(profile: Profile) -> str:
     """Say how the marks of `plot_scores` are read."""
-    mark = "Bold" if column_width(profile, WIDE) >= ROOM_FOR_VALUES else "Dot"
+    mark = "Bold" if column_width(profile, axes.WIDE) >= ROOM_FOR_VALUES else "Dot"
     return f"{mark}: the best of its model and pooling. ↓: low is good. Hatched: no value."
 
 
@@ -135,8 +124,8 @@ def plot_similarity(profile: Profile, ax: Axes | None = None) -> Axes:
     """Draw the linear CKA between all layers, sources set apart by lines."""
     series, looks = scores.sources(profile), source_looks(profile)
     side = CELL * max(len(profile.layers), 4)
-    ax = new_axes(ax, min(side, 500) + 80, min(side, 320) + 80 + LINE * len(series))
-    narrow = is_narrow(ax)
+    ax = axes.new_axes(ax, min(side, 500) + 80, min(side, 320) + 80 + axes.LINE * len(series))
+    narrow = axes.is_narrow(ax)
     order = [place for own in series.values() for place in own]
     matrix = np.array(profile.similarity)[np.ix_(order, order)]
     size = float(len(order))
@@ -176,9 +165,9 @@ def plot_similarity(profile: Profile, ax: Axes | None = None) -> Axes:
     for label, source in zip(ax.get_yticklabels(), series, strict=False):
         label.set_color(looks[source][0])
     ax.set_ylim(size, 0)
-    color_bar(ax, LIKENESS, ("0", "1"))
+    axes.color_bar(ax, LIKENESS, ("0", "1"))
     if narrow:
-        legend(ax, bbox_to_anchor=(0, -0.08), loc="upper left", labelcolor=INK)
+        axes.legend(ax, bbox_to_anchor=(0, -0.08), loc="upper left", labelcolor=INK)
     return ax
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from layerfusion.report.block import Block, Bullets, Folded, Part, Text
-from layerfusion.report.blocks.summary import Card, Summary
+from layerfusion.report.blocks.summary import Card
 from layerfusion.report.table import Table
 
 
@@ -32,13 +32,13 @@ def _paragraphs(part: Part, level: int) -> list[str]:
         head = [f"{'#' * level} {plain(part.title)}"] if isinstance(part, Block) else []
         level += len(head)
         return head + [paragraph for one in part.parts for paragraph in _paragraphs(one, level)]
-    if isinstance(part, Summary | Card):
+    if isinstance(part, Card):
         return _summary(part, level)
     caption = [f"*{plain(part.caption)}*"] if part.caption else []
     return [f"![{plain(part.alt)}](figures/{part.key}.png)", *caption]
 
 
-def _summary(summary: Summary | Card, level: int) -> list[str]:
+def _summary(summary: Card, level: int) -> list[str]:
     value, interval = summary.accuracy
     figures = [paragraph for one in summary.parts for paragraph in _paragraphs(one, level)]
     usage = [f"{title}:\n\n```\n{text.replace('`', '')}\n```" for title, text in summary.usage]
