@@ -146,6 +146,7 @@ class Form:
     suffix: str
     write: Callable[[Made], bytes]
     encoding: str = "utf-8"
+    delimiter: str = ","
 
     def __repr__(self) -> str:
         return f"{self.name}{self.suffix}"
@@ -236,7 +237,7 @@ def fasttext(made: Made) -> bytes:
 DELIMITED = (
     *(
         Form(f"csv {delimiter!r} {quoting} {end!r} {encoding}", suffix,
-             by_csv(delimiter, quoting, end, encoding), encoding.removesuffix("-sig"))
+             by_csv(delimiter, quoting, end, encoding), encoding.removesuffix("-sig"), delimiter)
         for suffix, delimiter in (
             (".csv", ","), (".csv", ";"), (".tsv", "\t"), (".tab", "\t"), (".txt", "\t"),
             (".txt", "|"), (".data", ","),

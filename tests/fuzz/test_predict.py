@@ -61,8 +61,13 @@ def predict(path: Path, out: Path, text: str, encoding: str = "utf-8") -> None:
     command(["job", str(path), "-o", str(out), "--text", text, "--encoding", encoding])
 
 
-def columns_of(path: Path) -> dict[str, list[Any]]:
-    """Read an output with another reader than LayerFusion's."""
+def columns_of(path: Path, delimiter: str = ",") -> dict[str, list[Any]]:
+    """Read an output with another reader than LayerFusion's.
+
+    Args:
+        path: the output.
+        delimiter: that of the input, which a csv has too; one from a file of tabs has commas.
+    """
     if path.suffix == ".parquet":
         table = pyarrow.parquet.read_table(path)
         return {name: table.column(name).to_pylist() for name in table.column_names}
@@ -70,7 +75,8 @@ def columns_of(path: Path) -> dict[str, list[Any]]:
         records = [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
         return {name: [record[name] for record in records] for name in records[0]}
     with path.open(encoding="utf-8", newline="") as file:
-        names, *rows = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+        between = "," if delimiter == "\t" else delimiter
+        names, *rows = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else between)
     return {name: [row[place] for row in rows] for place, name in enumerate(names)}
 
 
@@ -87,7 +93,7 @@ def test_every_row_and_column_comes_out(
             assert forms is DELIMITED, str(done)
             assert multi_line(made), str(done)
             return
-        found = columns_of(out)
+        found = columns_of(out, form.delimiter)
         by_key = form.suffix in (".json", ".jsonl", ".ndjson")  # an object has a key once
         names = list(dict.fromkeys(made.names)) if by_key else made.names
         for place, name in enumerate(distinct_names(names)):
