@@ -50,6 +50,7 @@ from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.lexical_regression import LexicalRegression
 from layerfusion.runs.bundle_files import (
     Model,
+    damage_told,
     files_of,
     write_bundle,
 )
@@ -306,7 +307,7 @@ class Bundle:
         """Counts of the texts that it was trained and judged on.
 
         Raises:
-            UserError: if it has none.
+            UserError: if it has none, or damaged ones.
         """
         from layerfusion.runs.familiar import FACT, Familiar
 
@@ -315,7 +316,9 @@ class Bundle:
                 f"{self.folder or 'classifier'}: it has no counts of the texts that it was judged"
                 " on; the command that trained it leaves them when it trains again"
             )
-        return Familiar.from_facts(self.facts[FACT])
+        with damage_told(self.folder or Path("classifier")):
+            classes, multilabel = len(self.label_names), self.multilabel
+            return Familiar.from_facts(self.facts[FACT], classes, multilabel=multilabel)
 
     def labels_of(self, probabilities: np.ndarray) -> list[str] | list[list[str]]:
         """Name what probabilities of the classes or labels stand for.

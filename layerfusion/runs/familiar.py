@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from layerfusion.embeddings.source import EmbeddingSource
 from layerfusion.embeddings.tokens import UNKNOWN_SHARES, UnknownTally, unknown_shares
@@ -43,6 +44,16 @@ class ReadTexts:
     """Texts that are cut off."""
     unknown: list[int] = field(default_factory=list)
     """Texts by their share of unknown tokens: see `unknown_shares`."""
+
+
+@dataclass
+class _Kept:
+    """The counts as JSON holds them."""
+
+    texts: int
+    confidence: list[int]
+    answers: list[int]
+    models: dict[str, ReadTexts]
 
 
 @dataclass
@@ -89,11 +100,24 @@ class Familiar:
         return found
 
     @classmethod
-    def from_facts(cls, facts: Mapping[str, Any]) -> Familiar:
-        """Read what `facts` has returned."""
-        models = {name: ReadTexts(**one) for name, one in facts["models"].items()}
-        confidence, answers = (np.array(facts[x], np.int64) for x in ("confidence", "answers"))
-        return cls(facts["texts"], confidence, answers, models)
+    def from_facts(cls, facts: Mapping[str, Any], classes: int, *, multilabel: bool) -> Familiar:
+        """Read what `facts` has returned.
+
+        Args:
+            facts: the counts.
+            classes: number of classes or labels.
+            multilabel: whether a text has any number of them.
+
+        Raises:
+            ValueError: if it is something else, as in the file of another version.
+        """
+        kept = TypeAdapter(_Kept).validate_python(facts)
+        sizes = [(len(one.unknown), len(UNKNOWN_SHARES)) for one in kept.models.values()]
+        sizes.append((len(kept.confidence), len(CONFIDENCES)))
+        sizes.append((len(kept.answers), MOST_LABELS if multilabel else classes - 1))
+        if any(size != limits + 1 for size, limits in sizes):
+            raise ValueError("its counts have other ranges")
+        return cls(kept.texts, np.array(kept.confidence), np.array(kept.answers), kept.models)
 
     def facts(self) -> dict[str, Any]:
         """Return the counts as JSON can hold them."""

@@ -74,7 +74,7 @@ def test_several_labels_are_counted_by_their_number() -> None:
     before.models["bert"] = ReadTexts(100, 0, [90, 10, 0, 0, 0])
     now = Familiar.of(np.tile([[0.1, 0.2]], (40, 1)), multilabel=True)
     now.models["bert"] = ReadTexts(40, 30, [36, 4, 0, 0, 0])
-    kept = Familiar.from_facts(json.loads(json.dumps(before.facts())))
+    kept = Familiar.from_facts(json.loads(json.dumps(before.facts())), 2, multilabel=True)
     found = compared(kept, now, ("drama", "war"), multilabel=True).set_index("what")
     assert found.loc["labels of a text", ["where", "before", "now"]].tolist() == ["0", 0, 1]
     verdict = found["verdict"].to_dict()
@@ -92,8 +92,17 @@ def test_mistakes_are_one_line(
         assert line in said.splitlines()[-1]
     old = shutil.copytree(job / "bundle", tmp_path / "old")
     about = json.loads((old / DESCRIPTION).read_text())
-    del about["facts"]["familiar"], about[CHECKSUM]
-    (old / DESCRIPTION).write_text(json.dumps(seal(about)))
-    code, said = run(["drift", str(old), f"{folder}/test.csv"], capsys)
-    assert code == 2
-    assert "it has no counts of the texts that it was judged on" in said
+    del about[CHECKSUM]
+    counts = about["facts"].pop("familiar")
+    models = {name: {**one, "unknown": [1]} for name, one in counts["models"].items()}
+    for kept, line in (
+        ({}, "it has no counts of the texts that it was judged on"),
+        ({"familiar": {**counts, "models": models}}, "the classifier is damaged"),
+        ({"familiar": {**counts, "answers": "many"}}, "the classifier is damaged"),
+        ({"familiar": {**counts, "answers": [1, 2, 3]}}, "its counts have other ranges"),
+    ):
+        facts = {**about["facts"], **kept}
+        (old / DESCRIPTION).write_text(json.dumps(seal({**about, "facts": facts})))
+        code, said = run(["drift", str(old), f"{folder}/test.csv"], capsys)
+        assert code == 2
+        assert line in said.splitlines()[-1]
