@@ -231,7 +231,6 @@ class UnknownTally:
     """Name of the backbone."""
     own: int = 0
     unknown: int = 0
-    texts: int = 0
     cut: int = 0
     """Texts that were cut off."""
     shares: np.ndarray = field(default_factory=lambda: unknown_shares((), ()))
@@ -242,7 +241,6 @@ class UnknownTally:
         tokens, unknown_tokens = list(own), list(unknown)
         self.own += int(sum(tokens))
         self.unknown += int(sum(unknown_tokens))
-        self.texts += len(tokens)
         self.shares = self.shares + unknown_shares(tokens, unknown_tokens)
         return self
 

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from layerfusion.embeddings.source import EmbeddingSource
 from layerfusion.embeddings.tokens import UNKNOWN_SHARES, UnknownTally, unknown_shares
+from layerfusion.errors import UserError
 from layerfusion.statistics.drift import (
     CONFIDENCES,
     MOST_LABELS,
@@ -43,7 +44,8 @@ class ReadTexts:
     cut: int = 0
     """Texts that are cut off."""
     unknown: list[int] = field(default_factory=list)
-    """Texts by their share of unknown tokens: see `unknown_shares`."""
+    """Texts by their share of unknown tokens: see `unknown_shares`. Caches of older versions do not
+    have the tokens of all texts."""
 
 
 @dataclass
@@ -94,7 +96,8 @@ class Familiar:
             if isinstance(source, EmbeddingSource):
                 store = next(iter(source.stores.values()))
                 counts = store.tokens(store.holds(train))
-                unknown = unknown_shares(counts.own, counts.unknown).tolist()
+                known = counts.own > 0
+                unknown = unknown_shares(counts.own[known], counts.unknown[known]).tolist()
                 cut = int((counts.cut > 0).sum())
                 found.models[name] = ReadTexts(len(counts.cut), cut, unknown)
         return found
@@ -140,7 +143,7 @@ class Familiar:
     def add_read(self, tallies: Mapping[str, UnknownTally]) -> None:
         """Add how models have read the texts."""
         for name, one in tallies.items():
-            self.models[name] = ReadTexts(one.texts, one.cut, one.shares.tolist())
+            self.models[name] = ReadTexts(int(one.shares.sum()), one.cut, one.shares.tolist())
 
 
 def compared(
@@ -159,9 +162,14 @@ def compared(
         `before` and `now` are the shares there; `index` is the population stability index; `shown`
         is the least one that could be told from chance; `p`, and `p_holm` over all comparisons;
         `verdict`: alike, somewhat unlike or unlike.
+
+    Raises:
+        UserError: if there is no new text.
     """
     import pandas
 
+    if not now.texts:
+        raise UserError("drift: there is no text to compare")
     rows = list(_rows(before, now, () if multilabel else names))
     adjusted = holm([shift.p for *_, shift in rows])
     return pandas.DataFrame(
@@ -193,8 +201,9 @@ def _rows(
         own = before.models[name]
         cut = (np.array([one.cut, one.texts - one.cut]) for one in (own, read))
         yield _row(f"texts that {name} cuts off", [""], *cut)
-        unknown = (np.array(one.unknown) for one in (own, read))
-        yield _row(f"share of tokens unknown to {name}", shares, *unknown)
+        if sum(own.unknown):
+            unknown = (np.array(one.unknown) for one in (own, read))
+            yield _row(f"share of tokens unknown to {name}", shares, *unknown)
 
 
 def _row(

@@ -97,8 +97,8 @@ def compare_counts(before: ArrayLike, now: ArrayLike, seed: int = 0) -> Shift:
 def _index(before: np.ndarray, now: np.ndarray) -> np.ndarray:
     """Population stability indices. Shape: (samples,), from two of (samples, kinds).
 
-    A kind that a sample lacks would make the index infinite, so that kinds get half a text each,
-    in the proportion of the sizes of the samples.
+    A kind that one sample lacks would make the index infinite. So one text of each kind is added,
+    divided between the two samples in proportion to their sizes.
     """
     sizes = before.sum(axis=-1, keepdims=True), now.sum(axis=-1, keepdims=True)
     kinds = before.shape[-1]

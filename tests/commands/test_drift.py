@@ -13,6 +13,7 @@ import pytest
 
 from layerfusion.assets.memo import CHECKSUM, seal
 from layerfusion.cli import main
+from layerfusion.errors import UserError
 from layerfusion.runs.bundle_files import DESCRIPTION
 from layerfusion.runs.bundle_loading import load_bundle
 from layerfusion.runs.familiar import Familiar, ReadTexts, compared
@@ -80,6 +81,18 @@ def test_several_labels_are_counted_by_their_number() -> None:
     verdict = found["verdict"].to_dict()
     assert verdict["texts that bert cuts off"] == "unlike"
     assert verdict["share of tokens unknown to bert"] == "alike"
+
+
+def test_tokens_that_an_old_cache_has_not_counted_are_not_compared() -> None:
+    before = Familiar.of(np.tile([[0.9, 0.1]], (50, 1)), multilabel=False)
+    now = Familiar.of(np.tile([[0.9, 0.1]], (50, 1)), multilabel=False)
+    before.models["bert"] = ReadTexts(50, 0, [0] * 5)
+    now.models["bert"] = ReadTexts(50, 0, [0, 0, 0, 0, 50])
+    found = compared(before, now, ("neg", "pos"), multilabel=False)
+    assert found["what"].tolist() == ["confidence", "answers", "texts that bert cuts off"]
+    empty = Familiar.of(np.empty((0, 2)), multilabel=False)
+    with pytest.raises(UserError, match="there is no text to compare"):
+        compared(before, empty, ("neg", "pos"), multilabel=False)
 
 
 def test_mistakes_are_one_line(
