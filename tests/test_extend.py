@@ -168,6 +168,38 @@ def test_code_that_changed_after_the_training_is_told(
     predict = ["predict", "outputs/job", "texts.csv", "--config-dir=mine"]
     assert main(predict) == 0
     assert capsys.readouterr().err.count(line) == 1
+    follow(job, *settings)  # the same command trains again, and what it leaves is of the file
+    said = capsys.readouterr().err
+    assert "finished before" not in said
+    assert line not in said
+    follow(job, *settings)
+    assert "finished before" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("title", "settings", "own"),
+    [
+        ("A selection", ("layers=best_of_each",), "my_selection:best_of_each"),
+        ("A score", ("layers=top_k", "layers.score=my_scores:margin"), "my_scores:margin"),
+    ],
+)
+def test_a_job_whose_own_choice_of_layers_changed_runs_again(
+    title: str,
+    settings: tuple[str, ...],
+    own: str,
+    job: list[str],
+    place: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    open_door(title, place)
+    train = ["train", *job, *settings, "hydra.run.dir=outputs/job"]
+    assert main(train) == 0
+    (file,) = place.rglob(f"{own.partition(':')[0]}.py")
+    file.write_text(file.read_text() + "\n# another\n")
+    assert main(train) == 0
+    assert f"the file of {own} has changed since" in capsys.readouterr().err
+    assert main(train) == 0
+    assert "finished before" in capsys.readouterr().err
 
 
 def test_a_selection(job: list[str], place: Path) -> None:

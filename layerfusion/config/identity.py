@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from layerfusion.config.check import load
+from layerfusion.config.imports import code_hash, is_import_path
 from layerfusion.config.job import (
     AUTO,
     GATED_STACK,
@@ -110,6 +111,27 @@ def _flat(settings: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]
             yield from _flat(value, f"{above}{key}.")
         else:
             yield f"{above}{key}", value
+
+
+def user_code(config: TrainConfig) -> dict[str, str]:
+    """Hash the user's code that chooses layers or fuses them, by import path.
+
+    Texts, and vectors with their poolings, have identities of their own.
+
+    Returns:
+        Import path to the hash of the source of its module, where that can be read.
+
+    Raises:
+        UserError: if the code cannot be imported.
+    """
+    fusion, layers = config.fusion, config.layers
+    named = {"layers.name": layers.name, "layers.score": layers.score}
+    paths = {path: key for key, path in named.items() if is_import_path(path)}
+    entries = [] if fusion.name != AUTO else map(find_operator, fusion.among or ())
+    targets = [fusion.target, *(entry.target for entry in entries if entry is not None)]
+    paths |= {one: "fusion" for one in targets if one and not one.startswith("layerfusion.")}
+    hashes = {path: code_hash(key, path) for path, key in paths.items()}
+    return {path: source for path, source in hashes.items() if source is not None}
 
 
 def profile_id(config: TrainConfig) -> str:

@@ -385,6 +385,9 @@ class RunRecord:
     looked_in: list[str] = field(default_factory=list)
     """Folders in which relative paths of data and models were looked for: where the job ran, first,
     and those that the environment named. Records of before have none."""
+    code: dict[str, str] = field(default_factory=dict)
+    """Hash of the user's code that chose layers or fused them, by import path; none in records of
+    before."""
     schema: int = SCHEMA
 
     @property

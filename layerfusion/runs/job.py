@@ -13,7 +13,7 @@ import yaml
 
 from layerfusion.assets.files import temporary_beside, write_atomically
 from layerfusion.assets.memo import sha256
-from layerfusion.config.identity import job_id, refuse_other_job, sweep_of
+from layerfusion.config.identity import job_id, refuse_other_job, sweep_of, user_code
 from layerfusion.config.job import BUNDLE_UPLOAD, HONEST, TrainConfig
 from layerfusion.config.secrets import redacted
 from layerfusion.findings.jobs import read_predictions
@@ -178,8 +178,12 @@ def _finished(folder: Path, config: TrainConfig, keeps: bool) -> RunRecord | Non
         for name, checksum in record.files.items()
         if not (folder / name).is_file() or sha256((folder / name).read_bytes()) != checksum
     ]
+    code = user_code(config)
+    other = [path for path, source in code.items() if record.code.get(path, source) != source]
     if not still_holds(record, config):
         log.info("%s: its texts or models have changed since, so it runs again", folder)
+    elif other:
+        log.info("%s: the file of %s has changed since, so it runs again", folder, other[0])
     elif changed:
         log.warning("%s: %s is damaged or gone, so it runs again", folder, changed[0])
     elif keeps and not has_bundle(folder):

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from layerfusion.assets.paths import folders_looked_in
-from layerfusion.config.identity import job_id, recipe_id, recorded_settings
+from layerfusion.config.identity import job_id, recipe_id, recorded_settings, user_code
 from layerfusion.config.job import AUTO, STACKS, LimitConfig, TrainConfig
 from layerfusion.embeddings.latency import read_latency
 from layerfusion.embeddings.lexical import LexicalSource, LexicalStore
@@ -157,6 +157,7 @@ def make_record(
         long_texts=decided_readings(config, inputs.sources),
         settings=recorded_settings(config),
         looked_in=folders_looked_in(),
+        code=user_code(config),
     )
 
 
