@@ -131,14 +131,19 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, *content: bytes | memoryview) -> None:
     """Write a whole file or nothing.
+
+    Args:
+        path: the file.
+        *content: its content, in pieces that follow each other.
 
     Raises:
         DiskError: as `temporary_beside` does.
     """
-    with temporary_beside(path) as temporary:
-        temporary.write_bytes(content)
+    with temporary_beside(path) as temporary, temporary.open("wb") as file:
+        for piece in content:
+            file.write(piece)
 
 
 def parse_json(text: str | bytes, **options: Any) -> Any:

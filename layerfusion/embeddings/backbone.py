@@ -51,6 +51,11 @@ class Backbone:
     packing: Packing | None = None
     """Settings for texts laid end to end in one row without padding; None if not supported."""
 
+    @property
+    def is_fed(self) -> bool:
+        """Return true if the model is on a GPU, which the host has to keep busy meanwhile."""
+        return self.device.type == "cuda"
+
     def tokenize(self, texts: Sequence[str], config: BackboneConfig) -> list[TokenizedText]:
         """Tokenize texts for this model.
 

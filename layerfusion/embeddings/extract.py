@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 import time
@@ -152,7 +153,8 @@ def extract(
     for store in stores.values():
         store.describe_model(backbone.shape)
     started = time.perf_counter()
-    gpu = backbone.device.type == "cuda"
+    gpu = backbone.is_fed
+    rounded = gpu and all(store.spec.store_dtype == "auto" for store in stores.values())
     count = tokens = 0
     with _quick_turns(gpu), _Ahead(backbone, config) as ahead, _Writer(behind=gpu) as writer:
         plan = _waves(stores, texts, layers, options, by_length=gpu)
@@ -193,7 +195,9 @@ def extract(
                         shard.waits_for(group)
                         yield [item.tokens for item in group]
 
-            passed = embed_groups(backbone, token_groups(), layers, poolings, budget, bar.update)
+            passed = embed_groups(
+                backbone, token_groups(), layers, poolings, budget, bar.update, rounded=rounded
+            )
             for embedded in passed:
                 shard.add(embedded.vectors(poolings))
                 if shard.is_full:
@@ -205,12 +209,20 @@ def extract(
 
 @contextmanager
 def _quick_turns(gpu: bool) -> Iterator[None]:
-    """Let the thread that feeds a GPU resume at once, instead of after 5 ms at each kernel."""
+    """Let the thread that feeds a GPU resume at once, instead of after 5 ms at each kernel.
+
+    Nor does it wait until Python has looked for garbage among all that was there before.
+    """
+    if not gpu:
+        yield
+        return
     usual = sys.getswitchinterval()
-    sys.setswitchinterval(TURN_SECONDS if gpu else usual)
+    sys.setswitchinterval(TURN_SECONDS)
+    gc.freeze()
     try:
         yield
     finally:
+        gc.unfreeze()
         sys.setswitchinterval(usual)
 
 
@@ -286,7 +298,7 @@ class _Ahead:
     def __init__(self, backbone: Backbone, config: BackboneConfig) -> None:
         self._backbone = backbone
         self._config = config
-        self._threads = ThreadPoolExecutor(1) if backbone.device.type == "cuda" else None
+        self._threads = ThreadPoolExecutor(1) if backbone.is_fed else None
 
     def items(self, entries: Sequence[tuple[bytes, str]]) -> list[_Item]:
         """Tokenize texts and sort them, the longest first.
@@ -511,7 +523,8 @@ def _write(
             rows = {layer: values[new] for layer, values in rows.items()}
         texts = [items[int(row)].text for row in new]
         for layer, values in rows.items():
-            refuse_not_finite(name, layer, values, texts)
+            if values.dtype != np.float16:  # only what fits was rounded
+                refuse_not_finite(name, layer, values, texts)
         store.write(
             [hashes[row] for row in new],
             rows,

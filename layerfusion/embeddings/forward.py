@@ -24,13 +24,14 @@ from layerfusion.embeddings.pooling import (
     pool,
     pool_tokens,
 )
+from layerfusion.embeddings.store import FLOAT16_MAX
 from layerfusion.embeddings.tokens import Batch, TokenizedText, Window, batches, collate
 from layerfusion.errors import UserError
 
 log = logging.getLogger(__name__)
 
 Vectors = dict[tuple[str, str], np.ndarray]
-"""Vectors of texts by (pooling, layer). Shape: (texts, width), float32."""
+"""Vectors of texts by (pooling, layer). Shape: (texts, width), float32, or float16 if rounded."""
 
 IN_FLIGHT = 2
 """Number of batches that a GPU is given before we wait for the first of them."""
@@ -63,7 +64,7 @@ class Embedded:
     Attributes:
         texts: the texts.
         rows: vectors of the windows by (pooling, layer), in the order of the texts. Shape:
-            (windows, width), float32.
+            (windows, width), float32, or float16 if rounded.
     """
 
     texts: Sequence[TokenizedText]
@@ -133,6 +134,8 @@ def embed_groups(
     poolings: Mapping[str, PoolingConfig],
     budget: TokenBudget,
     progress: Callable[[int], object] = lambda tokens: None,
+    *,
+    rounded: bool = False,
 ) -> Iterator[Embedded]:
     """Pass groups of texts through a model. No batch holds texts of two groups.
 
@@ -143,6 +146,8 @@ def embed_groups(
         poolings: settings of each pooling.
         budget: number of tokens in a batch; reduced when memory runs out.
         progress: called with the number of tokens of each batch.
+        rounded: round the vectors of a layer in a batch to float16 on the device, as a store would,
+            where all of them fit. Where a text has several windows, their vectors are not rounded.
 
     Yields:
         The groups in order, with the pooled vectors of their windows.
@@ -152,7 +157,9 @@ def embed_groups(
     """
 
     def start(group: _Group, rows: Sequence[int]) -> Callable[[], dict[tuple[str, str], Tensor]]:
-        return launch(backbone, [group.windows[row] for row in rows], layers, poolings).land
+        windows = [group.windows[row] for row in rows]
+        round_now = rounded and len(group.windows) == len(group.texts)
+        return launch(backbone, windows, layers, poolings, rounded=round_now).land
 
     for group, rows, pooled in pass_batches(backbone, map(_Group, groups), budget, start):
         group.fill(rows, pooled)
@@ -187,7 +194,7 @@ def pass_batches(
     Raises:
         UserError: if there is no memory for a single row.
     """
-    most = IN_FLIGHT if backbone.device.type == "cuda" else 0
+    most = IN_FLIGHT if backbone.is_fed else 0
     flying: deque[tuple[R, list[int], Callable[[], T]]] = deque()
 
     def land() -> tuple[R, list[int], T]:
@@ -240,7 +247,7 @@ class _Group:
         for key, vectors in pooled.items():
             if key not in self.pooled:
                 self.pooled[key] = torch.empty(len(self.windows), vectors.shape[1])
-            self.pooled[key][rows] = vectors
+            self.pooled[key][rows] = vectors.float()
 
 
 def _batches(
@@ -323,19 +330,59 @@ def refuse_not_finite(backbone: str, layer: str, vectors: np.ndarray, texts: Seq
 
 
 @dataclass(frozen=True)
+class _Sent:
+    """Vectors of one width on their way from the device."""
+
+    keys: Sequence[tuple[str, str]]
+    exact: Sequence[Tensor] | Tensor
+    """The vectors, on the device. Shape: (keys, rows, width), float32."""
+    sent: Sequence[Tensor] | Tensor
+    """The same on the CPU, rounded to float16 if that was asked for; not there yet."""
+    fits: Tensor | None
+    """If they are rounded: which keys fit, on the CPU, not there yet. Shape: (keys,), bool."""
+
+    @classmethod
+    def off(cls, pooled: Mapping[tuple[str, str], Tensor], rounded: bool) -> _Sent:
+        """Send vectors of one width, each of shape (rows, width)."""
+        vectors = list(pooled.values())
+        if vectors[0].device.type == "cpu" and not rounded:
+            return cls(tuple(pooled), vectors, vectors, None)
+        exact = torch.stack(vectors)
+        if not rounded:
+            return cls(tuple(pooled), exact, _on_the_way(exact), None)
+        low, high = torch.aminmax(exact.flatten(1), dim=1)
+        fits = torch.maximum(high, -low) <= FLOAT16_MAX  # false for NaN, too
+        return cls(tuple(pooled), exact, _on_the_way(exact.half()), _on_the_way(fits))
+
+    def landed(self) -> dict[tuple[str, str], Tensor]:
+        """Return the vectors, those of a key that does not fit as they were."""
+        fits = torch.ones(len(self.keys)) if self.fits is None else self.fits
+        return {
+            key: self.sent[number] if fit else self.exact[number].cpu()
+            for number, (key, fit) in enumerate(zip(self.keys, fits.tolist(), strict=True))
+        }
+
+
+def _on_the_way(tensor: Tensor) -> Tensor:
+    """Begin to copy a tensor to the host, in one piece and without waiting."""
+    if not tensor.is_cuda:
+        return tensor.cpu()
+    on_host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return on_host.copy_(tensor, non_blocking=True)
+
+
+@dataclass(frozen=True)
 class _Flight:
     """The pooled vectors of a batch on their way from the device."""
 
-    keys: tuple[tuple[str, str], ...]
-    values: Sequence[Tensor] | Tensor
-    """The vectors, on the CPU. Shape: (keys, rows, width), float32."""
+    parts: Sequence[_Sent]
     arrived: torch.cuda.Event | None
 
     def land(self) -> dict[tuple[str, str], Tensor]:
         """Wait for the vectors, and return them by (pooling, layer). Shape: (rows, width)."""
         if self.arrived is not None:
             self.arrived.synchronize()
-        return dict(zip(self.keys, self.values, strict=True))
+        return {key: values for part in self.parts for key, values in part.landed().items()}
 
 
 @torch.inference_mode()
@@ -344,16 +391,19 @@ def launch(
     windows: Sequence[Window],
     layers: Mapping[str, Sequence[str]],
     poolings: Mapping[str, PoolingConfig],
+    *,
+    rounded: bool = False,
 ) -> _Flight:
     """Start to pass rows through the model and to pool each wanted layer, without waiting.
 
-    On a GPU all layers reach the host in one transfer.
+    On a GPU all layers of a width reach the host in one transfer.
 
     Args:
         backbone: the model.
         windows: the rows, the longest first.
         layers: wanted layers for each pooling.
         poolings: settings of each pooling.
+        rounded: round to float16 on the device what fits.
     """
     lengths = [len(window.ids) for window in windows]
     if backbone.packing is not None and packs(backbone, max(lengths)):
@@ -361,15 +411,15 @@ def launch(
     else:
         batch = collate(windows, backbone.pad_id).to(backbone.device)
     pooled = _pool_on_device(backbone, batch, lengths, layers, poolings)
-    if backbone.device.type != "cuda":
-        values = [vectors.cpu() for vectors in pooled.values()]
-        return _Flight(tuple(pooled), values, None)
-    values = torch.stack(list(pooled.values()))
-    on_host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-    on_host.copy_(values, non_blocking=True)
-    arrived = torch.cuda.Event()
-    arrived.record()
-    return _Flight(tuple(pooled), on_host, arrived)
+    by_width: dict[int, dict[tuple[str, str], Tensor]] = {}
+    for key, vectors in pooled.items():
+        by_width.setdefault(vectors.shape[1], {})[key] = vectors
+    parts = [_Sent.off(some, rounded) for some in by_width.values()]
+    arrived = None
+    if backbone.device.type == "cuda":
+        arrived = torch.cuda.Event()
+        arrived.record()
+    return _Flight(parts, arrived)
 
 
 def pool_layers(

@@ -22,7 +22,6 @@ from typing import Any, BinaryIO
 import numpy as np
 import xxhash
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from layerfusion.assets.files import parse_json, write_atomically
 from layerfusion.assets.memo import CHECKSUM, hash_of, seal, unseal
@@ -140,14 +139,45 @@ def write_shard(
             "sums": {name: "".join(part.sums[name] for part in parts) for name in arrays},
         }
         metadata[PARTS] = json.dumps(seal(kept))
-    content = save(dict(arrays), metadata=metadata)
-    path = folder / f"{hashlib.sha256(content).hexdigest()}.safetensors"
-    write_atomically(path, content)
-    names = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
-    layout = tuple(sorted((name, names[x.dtype], x.shape[1]) for name, x in arrays.items()))
+    content = _serialised(arrays, metadata)
+    digest = hashlib.sha256()
+    for piece in content:
+        digest.update(piece)
+    path = folder / f"{digest.hexdigest()}.safetensors"
+    write_atomically(path, *content)
+    layout = tuple(sorted((name, _dtype_of(x), x.shape[1]) for name, x in arrays.items()))
     ends = tuple(accumulate(part.rows for part in parts)) or (len(arrays[HASHES]),)
     each = tuple(part.seconds for part in parts) or (float(metadata[SECONDS]),)
     return Shard(path, _shared(layout), ends, each)
+
+
+def _serialised(
+    arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> list[bytes | memoryview]:
+    """Return the pieces of a safetensors file: its header, and the arrays as they lie in memory.
+
+    The library would put all of it together in memory, holding back all other threads, and write
+    the entries of the metadata in any order.
+    """
+    # The widest numbers come first, so that each array begins at a multiple of its numbers' size.
+    names = sorted(arrays, key=lambda x: (-arrays[x].itemsize, _dtype_of(arrays[x]), x))
+    ends = list(accumulate((arrays[name].nbytes for name in names), initial=0))
+    header: dict[str, Any] = {HEADER: dict(metadata)}
+    for name, (begin, end) in zip(names, pairwise(ends), strict=True):
+        header[name] = {
+            "dtype": _dtype_of(arrays[name]),
+            "shape": list(arrays[name].shape),
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    pieces = [np.ascontiguousarray(arrays[name]).data for name in names]
+    return [len(text).to_bytes(8, "little") + text, *pieces]
+
+
+def _dtype_of(array: np.ndarray) -> str:
+    """Return the name that a safetensors file has for the type of an array's numbers."""
+    return next(name for name, dtype in DTYPES.items() if array.dtype == dtype)
 
 
 # -- reading ------------------------------------------------------------------------------------

@@ -347,7 +347,7 @@ class EmbeddingStore:
 
         Args:
             texts: hashes of the texts.
-            layers: vectors of each layer. Shape: (texts, width), finite.
+            layers: vectors of each layer. Shape: (texts, width), finite. What is float16 stays it.
             tokens: token counts of the texts.
             seconds: duration of the forward pass.
 
@@ -359,13 +359,7 @@ class EmbeddingStore:
             TOKENS: np.stack(list(asdict(tokens).values()), axis=1).astype(np.int32),
         }
         for layer, values in layers.items():
-            arrays[layer] = np.ascontiguousarray(values, np.float32)
-            largest = max(float(values.max()), -float(values.min()))
-            if self.spec.store_dtype == "auto" and largest <= FLOAT16_MAX:
-                import torch  # imported here, so that opening a store does not load it
-
-                # It rounds as numpy does, but several times as fast.
-                arrays[layer] = torch.from_numpy(arrays[layer]).half().numpy()
+            arrays[layer] = self._rounded(np.ascontiguousarray(values))
         shard = write_shard(self.folder, arrays, seconds=seconds)
         name = shard.path.name
         self._damaged.discard(name)
@@ -374,6 +368,19 @@ class EmbeddingStore:
         if time.monotonic() >= self._look_again:
             self.refresh()
         return shard.path
+
+    def _rounded(self, values: np.ndarray) -> np.ndarray:
+        """Round vectors to float16 if the store is to do so, all of them fit and none are yet."""
+        if values.dtype == np.float16:
+            return values
+        values = values.astype(np.float32, copy=False)
+        largest = max(float(values.max()), -float(values.min()))
+        if self.spec.store_dtype != "auto" or largest > FLOAT16_MAX:
+            return values
+        import torch  # imported here, so that opening a store does not load it
+
+        # It rounds as numpy does, but several times as fast.
+        return torch.from_numpy(values).half().numpy()
 
     def seconds_per_text(self, texts: Iterable[bytes], layer: str) -> float | None:
         """Estimate the mean time of a text's pass up to a layer, from the times of the shards.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,8 @@ MOSTLY_UNKNOWN, ALL_UNKNOWN = 0.5, 0.95
 """Shares of unknown tokens from which texts are read with a warning, or are refused."""
 UNKNOWN_SHARES = (0.0, 0.05, 0.2, 0.5)
 """Upper limits of the ranges in which texts are counted by their share of unknown tokens."""
+NONE = -1
+"""An id that no token has."""
 RARE_LETTER = "\U00010600"
 """A letter of Linear A, which hardly any vocabulary has."""
 
@@ -105,42 +107,71 @@ def tokenize(
             f" allows an overlap of at most {max_length - special - 1}"
         )
     tokenizer.truncation_side = "right" if windows else config.truncation_side
-    prompts = [config.template.replace("{text}", text) for text in texts]
-    encodings = _encode(tokenizer, prompts, max_length, overlap, name)
     around = config.template.replace("{text}", "")
     (empty,) = _encode(tokenizer, [around], max_length, 0, name)
     count = _Counting.of(tokenizer, np.array(empty[0].ids, np.int32), name)
-    found = []
-    for text, prompt, parts in zip(texts, prompts, encodings, strict=True):
-        made = _windows(parts, overlap) if windows else _truncated(parts)
-        for window in made.windows:
-            _check_ids(tokenizer, window.ids, text, name, rows)
-        own, unknown = count(made, parts, prompt)
-        found.append(replace(made, own=own, unknown=unknown))
-    return found
+    prompts = [config.template.replace("{text}", text) for text in texts]
+    encodings = _encode(tokenizer, prompts, max_length, overlap, name, offsets=count.drops)
+    made = [_windows(parts, overlap) if windows else _truncated(parts) for parts in encodings]
+    ids = _checked_ids(tokenizer, made, texts, name, rows)
+    counts = count.letters(prompts, encodings) if count.drops else count.tokens(ids, made)
+    return [
+        TokenizedText(*text, own, unknown) for text, own, unknown in zip(made, *counts, strict=True)
+    ]
 
 
-def _check_ids(tokenizer: Any, ids: np.ndarray, text: str, name: str, rows: int | None) -> None:
-    """Refuse a window without tokens or with a token that the model has no vector for."""
-    if not len(ids):
-        raise UserError(f"backbone {name}: the tokenizer makes no token of the text {text[:60]!r}")
-    highest = int(ids.max())
-    if rows is not None and highest >= rows:
-        raise UserError(
-            f"backbone {name}: the model has vectors for {rows:,} tokens and none for token"
-            f" {highest} ({tokenizer.convert_ids_to_tokens(highest)!r}) of the text {text[:60]!r};"
-            f" its tokenizer has {len(tokenizer):,}: take the model's own, or add vectors with"
-            " resize_token_embeddings"
-        )
+def _checked_ids(
+    tokenizer: Any, made: Sequence[_Windows], texts: Sequence[str], name: str, rows: int | None
+) -> np.ndarray:
+    """Refuse a window without tokens or with a token that the model has no vector for.
+
+    Returns:
+        The ids of all windows of all texts, one after the other. Shape: (tokens,), int32.
+    """
+    for (windows, _, _), text in zip(made, texts, strict=True):
+        if not all(len(window.ids) for window in windows):
+            raise UserError(
+                f"backbone {name}: the tokenizer makes no token of the text {text[:60]!r}"
+            )
+    ids = np.concatenate([window.ids for windows, _, _ in made for window in windows])
+    if rows is None or int(ids.max()) < rows:
+        return ids
+    ends = np.cumsum([_length(windows) for windows, _, _ in made])
+    text = texts[int(np.searchsorted(ends, np.argmax(ids >= rows), "right"))]
+    highest = int(ids[ids >= rows][0])
+    raise UserError(
+        f"backbone {name}: the model has vectors for {rows:,} tokens and none for token"
+        f" {highest} ({tokenizer.convert_ids_to_tokens(highest)!r}) of the text {text[:60]!r};"
+        f" its tokenizer has {len(tokenizer):,}: take the model's own, or add vectors with"
+        " resize_token_embeddings"
+    )
+
+
+def _length(windows: Sequence[Window]) -> int:
+    return sum(len(window.ids) for window in windows)
 
 
 def _encode(
-    tokenizer: Any, prompts: Sequence[str], max_length: int, stride: int, name: str
+    tokenizer: Any,
+    prompts: Sequence[str],
+    max_length: int,
+    stride: int,
+    name: str,
+    *,
+    offsets: bool = False,
 ) -> list[list[Any]]:
     """Encode prompts with the Rust library behind a fast tokenizer. Returns the pieces of each.
 
     The tokenizer's own call does the same and then builds lists of Python numbers. On a machine of
     many cores those lists take longer than the encoding itself.
+
+    Args:
+        tokenizer: a fast Hugging Face tokenizer.
+        prompts: the texts inside their template.
+        max_length: largest number of tokens of a piece.
+        stride: number of tokens that a piece repeats from the one before.
+        name: name of the backbone, for messages.
+        offsets: keep track of the letters of which each token is made, which takes longer.
     """
     from transformers.tokenization_utils_base import TruncationStrategy
     from transformers.utils.generic import PaddingStrategy
@@ -167,8 +198,9 @@ def _encode(
             return True
         return False
 
+    encode = backend.encode_batch if offsets else backend.encode_batch_fast
     with library_errors(explain):
-        return [[piece, *piece.overflowing] for piece in backend.encode_batch(prompts)]
+        return [[piece, *piece.overflowing] for piece in encode(prompts)]
 
 
 @dataclass(frozen=True)
@@ -200,27 +232,38 @@ class _Counting:
         unknown = tuple(sorted(number for number in ids if isinstance(number, int)))
         return cls(unknown, drops, around, backend.token_to_id("▁"))
 
-    def __call__(self, text: TokenizedText, parts: Sequence[Any], prompt: str) -> tuple[int, int]:
-        """Count the tokens of a text itself, and the unknown ones among them.
+    def tokens(self, ids: np.ndarray, made: Sequence[_Windows]) -> tuple[list[int], list[int]]:
+        """Count the tokens of texts themselves, and the unknown ones among them.
 
-        Where unknown letters give no token, letters are counted instead of tokens.
+        Args:
+            ids: ids of all windows of all texts, one after the other. Shape: (tokens,).
+            made: the windows of each text.
         """
-        if self.drops:
+        begins = np.cumsum([0, *(_length(windows) for windows, _, _ in made)])[:-1]
+
+        def count(which: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+            each = np.add.reduceat(which(ids), begins, dtype=np.int64)
+            return each - np.count_nonzero(which(self.around))
+
+        own = count(lambda ids: ids != (NONE if self.space is None else self.space))
+        unknown = count(lambda ids: np.isin(ids, self.unknown))
+        blank = own <= 0  # nothing but special tokens and spaces
+        own = np.where(blank, 1, own)
+        unknown = np.where(blank, 1, np.clip(unknown, 0, own))
+        return own.tolist(), unknown.tolist()
+
+    def letters(
+        self, prompts: Sequence[str], encodings: Sequence[Sequence[Any]]
+    ) -> tuple[list[int], list[int]]:
+        """Count the letters of prompts, and those of which there is no token."""
+        every, unknown = [], []
+        for prompt, parts in zip(prompts, encodings, strict=True):
             spans = [span for part in parts for span in part.offsets]
             covered = {place for start, stop in spans for place in range(start, stop)}
             letters = [place for place, letter in enumerate(prompt) if not letter.isspace()]
-            return len(letters), sum(place not in covered for place in letters)
-        ids = np.concatenate([window.ids for window in text.windows])
-        own = self._known_or_not(ids) - self._known_or_not(self.around)
-        if own <= 0:  # nothing but special tokens and spaces
-            return 1, 1
-        return own, min(own, max(0, self._unknown_among(ids) - self._unknown_among(self.around)))
-
-    def _known_or_not(self, ids: np.ndarray) -> int:
-        return len(ids) - (0 if self.space is None else int(np.count_nonzero(ids == self.space)))
-
-    def _unknown_among(self, ids: np.ndarray) -> int:
-        return sum(int(np.count_nonzero(ids == number)) for number in self.unknown)
+            every.append(len(letters))
+            unknown.append(sum(place not in covered for place in letters))
+        return every, unknown
 
 
 @dataclass
@@ -288,13 +331,17 @@ def tally_unknown(name: str, texts: Sequence[TokenizedText]) -> UnknownTally:
     return UnknownTally(name).add(own, unknown)
 
 
-def _truncated(parts: Sequence[Any]) -> TokenizedText:
+_Windows = tuple[tuple[Window, ...], int, int]
+"""The first three fields of a `TokenizedText`: its windows, and the tokens seen and cut."""
+
+
+def _truncated(parts: Sequence[Any]) -> _Windows:
     ids = np.array(parts[0].ids, np.int32)
     cut = sum(part.special_tokens_mask.count(0) for part in parts[1:]) if len(parts) > 1 else 0
-    return TokenizedText((Window(ids, 0, len(ids), opens=True),), seen=len(ids), cut=cut)
+    return (Window(ids, 0, len(ids), opens=True),), len(ids), cut
 
 
-def _windows(parts: Sequence[Any], overlap: int) -> TokenizedText:
+def _windows(parts: Sequence[Any], overlap: int) -> _Windows:
     """Set the pooled positions of the windows of a text, so that each token is pooled once.
 
     Tokens that a window repeats from the one before serve as context only. Special tokens are
@@ -310,7 +357,7 @@ def _windows(parts: Sequence[Any], overlap: int) -> TokenizedText:
         if number < len(parts) - 1:
             stop = int(content[-1]) + 1
         windows.append(Window(ids, start, stop, opens=number == 0))
-    return TokenizedText(tuple(windows), sum(w.stop - w.start for w in windows), cut=0)
+    return tuple(windows), sum(w.stop - w.start for w in windows), 0
 
 
 @dataclass(frozen=True)

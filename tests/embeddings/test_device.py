@@ -184,6 +184,15 @@ def test_on_a_gpu_float32_is_what_the_cpu_computes(
 # -- extraction ---------------------------------------------------------------------------------
 
 
+@pytest.fixture(params=["cpu", "fed", pytest.param("cuda", marks=needs_gpu)])
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return a device. With "fed", the host does for a CPU all that it does for a GPU."""
+    if request.param == "fed":
+        monkeypatch.setattr(Backbone, "is_fed", True)
+        return "cpu"
+    return request.param
+
+
 def run(
     backbone: Backbone, root: Path, texts: list[str], **options: Any
 ) -> tuple[EmbeddingStore, int]:
@@ -208,7 +217,6 @@ def read(store: EmbeddingStore, texts: list[str]) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("size", [(7, 2**26), (10**6, 300)])
-@pytest.mark.parametrize("device", DEVICES)
 def test_texts_in_many_parts_are_each_computed_once(
     device: str,
     size: tuple[int, int],
@@ -231,11 +239,11 @@ def test_texts_in_many_parts_are_each_computed_once(
     assert run(backbone, tmp_path / "parts", corpus)[1] == 0
 
 
-@needs_gpu
+@pytest.mark.parametrize("device", ["fed", pytest.param("cuda", marks=needs_gpu)], indirect=True)
 def test_on_a_gpu_what_goes_on_after_a_kill_forms_the_same_batches(
-    tmp_path: Path, corpus: list[str]
+    device: str, tmp_path: Path, corpus: list[str]
 ) -> None:
-    backbone = load("bert", tmp_path, "cuda", "bfloat16")
+    backbone = load("bert", tmp_path, device, "bfloat16")
     store, _ = run(backbone, tmp_path / "a", corpus, shard_texts=20)
     shards = {path.name for path in store.folder.glob("*.safetensors")}
     assert len(shards) > 3
@@ -265,7 +273,6 @@ def test_on_a_gpu_a_vector_does_not_depend_on_its_neighbours(
         assert relative(many[key][:5], values) <= 1.5 * rounding, key
 
 
-@pytest.mark.parametrize("device", DEVICES)
 def test_out_of_memory_halves_the_batch_with_others_under_way(
     device: str, tmp_path: Path, corpus: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,11 +280,11 @@ def test_out_of_memory_halves_the_batch_with_others_under_way(
     expected, _ = run(backbone, tmp_path / "calm", corpus)
     real, refused = forward.launch, []
 
-    def small_memory(backbone: Any, windows: Any, *rest: Any) -> Any:
+    def small_memory(backbone: Any, windows: Any, *rest: Any, **options: Any) -> Any:
         if sum(len(window.ids) for window in windows) > 90:
             refused.append(len(windows))
             raise torch.OutOfMemoryError("out of memory")
-        return real(backbone, windows, *rest)
+        return real(backbone, windows, *rest, **options)
 
     monkeypatch.setattr(forward, "launch", small_memory)
     store, count = run(backbone, tmp_path / "tight", corpus)
@@ -287,7 +294,6 @@ def test_out_of_memory_halves_the_batch_with_others_under_way(
         assert relative(values, read(expected, corpus)[layer]) <= 0.02
 
 
-@pytest.mark.parametrize("device", DEVICES)
 def test_not_finite_in_a_shard_that_is_written_behind_the_model(
     device: str, tmp_path: Path, corpus: list[str]
 ) -> None:
@@ -308,6 +314,59 @@ def test_weights_go_to_the_gpu_and_the_batch_size_is_found(
     _, count = run(backbone, tmp_path / "store", corpus, token_budget=None)
     assert count == len(corpus)
     assert (tmp_path / "store" / "calibrations.json").exists()
+
+
+@pytest.mark.parametrize("device", ["fed", pytest.param("cuda", marks=needs_gpu)], indirect=True)
+def test_vectors_that_are_rounded_on_the_device_are_those_that_the_host_rounds(
+    device: str, tmp_path: Path, corpus: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One layer is too large for float16 in some batches, and arrives as it is."""
+    backbone = load("llama", tmp_path, device, "float32")
+    assert backbone.blocks is not None
+    with torch.no_grad():
+        dict(backbone.blocks[1].named_parameters())["mlp.down_proj.weight"].mul_(3e5)
+    real, kinds = forward.launch, set()
+
+    def exact(*args: Any, rounded: bool = False) -> Any:
+        return real(*args)
+
+    def watched(*args: Any, rounded: bool = False) -> Any:
+        flight = real(*args, rounded=rounded)
+        kinds.update(values.dtype for values in flight.land().values())
+        return flight
+
+    monkeypatch.setattr(forward, "launch", watched)
+    store, _ = run(backbone, tmp_path / "rounded", corpus)
+    assert kinds == {torch.float16, torch.float32}
+    monkeypatch.setattr(forward, "launch", exact)
+    expected, _ = run(backbone, tmp_path / "exact", corpus)
+    for layer, values in read(expected, corpus).items():
+        np.testing.assert_array_equal(read(store, corpus)[layer], values)
+    assert store.folder.name == expected.folder.name
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("rounded", [False, True])
+def test_poolings_of_several_widths_land_together(
+    device: str, rounded: bool, tmp_path: Path, corpus: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = load("bert", tmp_path, device)
+    windows = [
+        text.windows[0]
+        for text in tokenize(backbone.tokenizer, corpus[:3], BackboneConfig(), LENGTH)
+    ]
+    width = backbone.shape.width
+    made = {
+        ("mean", "0"): torch.full((3, width), 0.1, device=device),
+        ("quarters", "0"): torch.full((3, 4 * width), 70000.0, device=device),
+    }
+    monkeypatch.setattr(forward, "_pool_on_device", lambda *_: made)
+    landed = forward.launch(backbone, windows, {}, {}, rounded=rounded).land()
+    assert {key: values.shape for key, values in landed.items()} == {
+        key: values.shape for key, values in made.items()
+    }
+    assert landed["mean", "0"].dtype == (torch.float16 if rounded else torch.float32)
+    assert landed["quarters", "0"].cpu().unique().tolist() == [70000.0]
 
 
 # -- probes -------------------------------------------------------------------------------------

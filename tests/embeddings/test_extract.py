@@ -96,9 +96,9 @@ from tests.embeddings.test_extract import run
 from layerfusion.embeddings import forward as module
 import time
 launch = module.launch
-def slowly(*args):
+def slowly(*args, **options):
     time.sleep(0.01)
-    return launch(*args)
+    return launch(*args, **options)
 module.launch = slowly
 texts = Path(sys.argv[3]).read_text().splitlines()
 print("go", flush=True)
@@ -203,12 +203,12 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
     real = forward.launch
     refused: list[int] = []
 
-    def small_memory(backbone: Any, windows: Any, *rest: Any) -> Any:
+    def small_memory(backbone: Any, windows: Any, *rest: Any, **options: Any) -> Any:
         size = len(windows) * max(len(window.ids) for window in windows)
         if size > 60:
             refused.append(size)
             raise torch.OutOfMemoryError("out of memory")
-        return real(backbone, windows, *rest)
+        return real(backbone, windows, *rest, **options)
 
     monkeypatch.setattr(forward, "launch", small_memory)
     store, computed = run(bert_folder, tmp_path, corpus)
@@ -221,7 +221,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
 def test_no_memory_for_a_single_text_says_what_to_lower(
     bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def none(*_: Any) -> Any:
+    def none(*_: Any, **__: Any) -> Any:
         raise torch.OutOfMemoryError("out of memory")
 
     monkeypatch.setattr(forward, "launch", none)

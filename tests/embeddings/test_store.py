@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import logging
+import os
 from functools import partial
 from pathlib import Path
 
@@ -46,6 +47,22 @@ def refill(store: EmbeddingStore, texts: list[str]) -> None:
 
 def hashes(texts: list[str]) -> list[bytes]:
     return [text_hash(text) for text in texts]
+
+
+def test_a_shard_is_what_the_library_writes_but_for_the_order_of_its_metadata(
+    tmp_path: Path,
+) -> None:
+    store = EmbeddingStore(tmp_path, spec_of())
+    values = {"0": np.array([[1.0]], np.float32), "wide": np.array([[1e5, 2e5, -1e5]], np.float32)}
+    one = np.array([1])
+    path = store.write([text_hash("a")], values, TokenCounts(one, one, one, one), seconds=0.5)
+    assert path.stem == hashlib.sha256(path.read_bytes()).hexdigest()
+    header = read_header(path)
+    library = tmp_path / "library"
+    library.write_bytes(save(load_file(path), metadata=header["__metadata__"]))
+    assert read_header(library) == header
+    size = int.from_bytes(path.read_bytes()[:8], "little")
+    assert library.read_bytes()[8 + size :] == path.read_bytes()[8 + size :]
 
 
 def test_rows_come_back_in_the_order_asked_with_repeats(tmp_path: Path) -> None:
@@ -140,11 +157,11 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_written(
     store = EmbeddingStore(tmp_path, spec_of())
     fill(store, ["a"], ["0"])
 
-    def full(_path: Path, _content: bytes) -> int:
+    def full(_handle: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", full)
+        patch.setattr(os, "fsync", full)
         with pytest.raises(UserError, match=f"no space left on the disk of {store.folder}"):
             fill(store, ["bb"], ["0"])
     left = sorted(path.name.rpartition(".")[2] for path in store.folder.iterdir())
