@@ -214,6 +214,7 @@ def regression_on(
         held.strength,
         num_classes=classes,
         max_features=source.config.max_features,
+        learner=source.config.learner,
     )
     return regression.vectors(test.texts)
 

@@ -16,6 +16,7 @@ from layerfusion.config.job import (
     GATED_STACK,
     HONEST,
     LOG_LOSS,
+    REGRESSION,
     STACKED,
     STACKS,
     UNWEIGHTED,
@@ -236,6 +237,9 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
         for key in GIVEN_KEYS:
             if backbone[key] is None:
                 backbone.pop(key)  # as in the names of jobs before there were such keys
+    for lexical in settings["lexical"].values():
+        if lexical["learner"] == REGRESSION:
+            lexical.pop("learner")  # as in the names of jobs before there were others
     # The order of the sources determines the initial weights.
     settings["order"] = [list(config.backbone), list(config.pooling)]
     settings["store_dtype"] = config.extract.store_dtype

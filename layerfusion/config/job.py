@@ -41,6 +41,8 @@ DEVICE = Rule(
 LONG_TEXTS = TRUNCATE, WINDOWS, _ = ("truncate", "windows", "auto")
 """What a model does with a text that is longer than it takes at once; `auto` decides on train."""
 LEXICAL_FEATURES = ("words", "words and pairs", "characters")
+REGRESSION, BAYES = "regression", "bayes"
+LEXICAL_LEARNERS = (REGRESSION, BAYES)
 HELD_OUT = ("folds", "validation")
 STACKED, GATED_STACK, LATE_STACK = STACKS = ("stacked", "gated_stack", "late_stack")
 """A fusion of what the sources' own probes say, in place of an operator on their vectors. The last
@@ -261,6 +263,8 @@ class LexicalConfig:
     """What it is, in a line."""
     features: str = field(default="words", metadata=one_of(*LEXICAL_FEATURES))
     """Features to count: words, words and pairs, or characters."""
+    learner: str = field(default=REGRESSION, metadata=one_of(*LEXICAL_LEARNERS))
+    """What learns from the counts for a stack: regression (logistic), or bayes (naive Bayes)."""
     width: int = field(default=512, metadata=at_least(2))
     """Width of the dense vector. It is smaller if train has fewer texts or words."""
     max_features: int = field(default=50_000, metadata=at_least(2))

@@ -1,9 +1,9 @@
 """Lexical sources: dense TF-IDF vectors of texts, which need no language model and see every word.
 
 Trained heads fuse these vectors with the layers. Probes and stacks take the log-probabilities of a
-regression on the sparse counts in their place (`lexical_regression`). Unlike those of a layer, the
-vectors depend on the texts that the counts were learned from, which are the texts of train alone.
-Heads that are judged by folds therefore learn them again without each fold, once.
+classifier on the sparse counts in their place (`lexical_regression`, `lexical_bayes`). Unlike those
+of a layer, the vectors depend on the texts that the counts were learned from, which are the texts
+of train alone. Heads that are judged by folds therefore learn them again without each fold, once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from layerfusion.assets.memo import read_arrays, read_facts, write_arrays, write_facts
-from layerfusion.config.job import ExtractConfig, LexicalConfig
+from layerfusion.config.job import BAYES, ExtractConfig, LexicalConfig
 from layerfusion.embeddings.cache_key import TFIDF, text_hash
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.embeddings.store import TokenCounts
@@ -156,7 +156,8 @@ class LexicalStore:
         self.texts = list(dict.fromkeys(texts))
         learned_from = hashlib.sha256(b"".join(map(text_hash, self.train))).hexdigest()
         settings = asdict(config)
-        settings.pop("description")
+        for key in ("description", "learner"):  # the vectors do not depend on them
+            settings.pop(key)
         self.spec = LexicalSpec(learned_from=learned_from, **settings)
         self.folder = cache / FOLDER
 
@@ -251,7 +252,8 @@ class LexicalSource:
     @property
     def origin(self) -> str:
         """Return a description, for readers, of where the vectors come from."""
-        return f"TF-IDF of {self.config.features} of train"
+        how = "naive Bayes on " if self.config.learner == BAYES else ""
+        return f"{how}TF-IDF of {self.config.features} of train"
 
     @property
     def shape(self) -> ModelShape:

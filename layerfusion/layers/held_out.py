@@ -19,7 +19,8 @@ from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.embeddings.source import Source
 from layerfusion.layers.candidates import Candidates
 from layerfusion.layers.labels import is_multilabel
-from layerfusion.layers.lexical_regression import C_VALUES, count, predict_folds
+from layerfusion.layers.lexical_regression import STRENGTHS as LEXICAL_STRENGTHS
+from layerfusion.layers.lexical_regression import count, predict_folds
 from layerfusion.layers.probe import (
     NEVER,
     TOLERANCE,
@@ -89,7 +90,7 @@ def _fit_missing(
 ) -> Iterator[dict[int, _TimedProbe]]:
     """Fit the layers of all models in one optimisation, then all lexical sources side by side.
 
-    A lexical source is a regression on counts that are learned anew for each fold.
+    A lexical source is a classifier on counts that are learned anew for each fold.
     """
     owners = {n: candidates.sources[candidates.layers[n].backbone] for n in places}
     lexical = {n: owner for n, owner in owners.items() if isinstance(owner, LexicalSource)}
@@ -113,10 +114,13 @@ def _fit_missing(
 
 
 def _fit_lexical(candidates: Candidates, sources: Sequence[LexicalSource]) -> Iterator[HeldOut]:
-    """Predict held-out rows by regressions on counts; the strength with the lowest loss is kept."""
+    """Predict held-out rows by classifiers on counts; the strength of the lowest loss is kept."""
     texts = candidates.texts
     predicted = predict_folds(
-        [count(one.config.features, texts, one.config.max_features) for one in sources],
+        [
+            (count(one.config.features, texts, one.config.max_features), one.config.learner)
+            for one in sources
+        ],
         candidates.labels.numpy(),
         candidates.fold_of.numpy(),
         num_classes=candidates.num_classes,
@@ -133,13 +137,11 @@ def _fit_lexical(candidates: Candidates, sources: Sequence[LexicalSource]) -> It
 
 def _key(source: Source, config: LayersConfig) -> dict[str, Any]:
     """What the probes of a source depend on, besides the rows and vectors."""
-    lexical = isinstance(source, LexicalSource)
-    return {
-        "kind": "held-out regression" if lexical else "held-out probes",
-        "version": VERSION,
-        "strengths": list(C_VALUES) if lexical else list(config.strengths),
-        "tolerance": TOLERANCE,
-    }
+    kind, strengths = "held-out probes", list(config.strengths)
+    if isinstance(source, LexicalSource):
+        learner = source.config.learner
+        kind, strengths = f"held-out {learner}", list(LEXICAL_STRENGTHS[learner])
+    return {"kind": kind, "version": VERSION, "strengths": strengths, "tolerance": TOLERANCE}
 
 
 def cache_files(

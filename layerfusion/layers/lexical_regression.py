@@ -1,11 +1,13 @@
-"""Logistic regression on sparse TF-IDF: the baseline, and what a lexical source says in a stack.
+"""Linear classifiers on sparse TF-IDF: the baseline, and what a lexical source says in a stack.
 
-The regression sees every word. The dense vectors of a lexical source, which trained heads need, are
-projections of the same counts, and a regression on them is less accurate and slower to learn.
+A logistic regression, or naive Bayes (`lexical_bayes`), sees every word. The dense vectors of a
+lexical source, which trained heads need, are projections of the same counts, and a regression on
+them is less accurate and slower to learn.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from layerfusion.config.job import BAYES, REGRESSION
+from layerfusion.layers.lexical_bayes import FACTORS, bayes_evidence
 from layerfusion.layers.logistic import Path, Problem
 from layerfusion.layers.threads import each_on_a_core
 from layerfusion.texts.tfidf import (
@@ -56,11 +60,14 @@ _MULTILABEL = "multilabel"
 """Name of the tensor that only a regression of labels has."""
 _LEAST_PROBABILITY = 1e-7
 """Smallest probability of a class. Without it, a class that train lacks has infinite log-loss."""
+_LEAST_ODDS = math.log(_LEAST_PROBABILITY) - math.log1p(-_LEAST_PROBABILITY)
+STRENGTHS = {REGRESSION: C_VALUES, BAYES: FACTORS}
+"""What is tried of each learner: values of C, or factors of the evidence."""
 
 
 @dataclass(frozen=True)
 class LexicalRegression:
-    """One logistic regression for each class against the rest, on TF-IDF of texts."""
+    """Log-odds of each class against the rest that are linear in TF-IDF of texts."""
 
     counts: TfidfVectorizer
     weight: np.ndarray
@@ -80,11 +87,20 @@ class LexicalRegression:
         *,
         num_classes: int,
         max_features: int | None = None,
+        learner: str = REGRESSION,
         seed: int = 0,
     ) -> LexicalRegression:
         """Learn from all of some texts: see `learn` and `count`."""
         counted, every = count(features, texts, max_features), np.ones(len(texts), bool)
-        return cls.learn(counted, every, labels, strength, num_classes=num_classes, seed=seed)
+        return cls.learn(
+            counted,
+            every,
+            labels,
+            strength,
+            num_classes=num_classes,
+            learner=learner,
+            seed=seed,
+        )
 
     @classmethod
     def learn(
@@ -95,16 +111,18 @@ class LexicalRegression:
         strength: float,
         *,
         num_classes: int,
+        learner: str = REGRESSION,
         seed: int = 0,
     ) -> LexicalRegression:
-        """Learn TF-IDF and a regression on it.
+        """Learn TF-IDF and a classifier on it.
 
         Args:
             counted: texts with their counts; see `count`.
             inside: true for the texts to learn from. Shape: (texts,), bool.
             labels: class indices of all texts, shape (texts,), or labels, shape (texts, labels).
-            strength: the value of C.
+            strength: the value of C; of naive Bayes, the factor of the evidence.
             num_classes: number of classes; some may be missing among the labels.
+            learner: one of `config.job.LEXICAL_LEARNERS`.
             seed: seed of the solver.
 
         Raises:
@@ -112,7 +130,7 @@ class LexicalRegression:
         """
         with countable(counted.features):
             counts, sparse = counted.learned(inside)
-        (fitted,) = one_against_rest(sparse, labels[inside], [strength], num_classes, seed)
+        (fitted,) = fit_classes(learner, sparse, labels[inside], [strength], num_classes, seed)
         return cls(counts, *fitted, multilabel=labels.ndim == 2)
 
     def vectors(self, texts: Sequence[str]) -> Tensor:
@@ -165,52 +183,68 @@ def count(features: str, texts: Sequence[str], max_features: int | None = None) 
 
 
 def predict_folds(
-    kinds: Sequence[CountedTexts],
+    kinds: Sequence[tuple[CountedTexts, str]],
     labels: np.ndarray,
     fold_of: np.ndarray,
     *,
     num_classes: int,
     seed: int = 0,
 ) -> Iterator[dict[float, np.ndarray]]:
-    """Predict rows by regressions that have seen them neither themselves nor through their counts.
+    """Predict rows by classifiers that have seen them neither themselves nor through their counts.
 
     TF-IDF that is learned from all rows leaks the held-out ones: on 1,800 rows of mr it made the
     held-out accuracy of words 2 points too high.
 
     Args:
-        kinds: the texts of the rows with their counts, once for each kind of features; see `count`.
+        kinds: the texts of the rows with their counts, and the learner, one of
+            `config.job.LEXICAL_LEARNERS`; see `count`.
         labels: class indices, shape (rows,), or labels, shape (rows, labels).
         fold_of: the fold in which a row is held out, -1 if it never is. Shape: (rows,).
         num_classes: number of classes; some may be missing among the labels.
         seed: seed of the solver.
 
     Yields:
-        For each kind, log-probabilities for each value of C; those of rows that are never held out
-        are 0. Shapes: (rows, classes), float32.
+        For each kind, log-probabilities for each of its learner's `STRENGTHS`; those of rows that
+        are never held out are 0. Shapes: (rows, classes), float32.
 
     Raises:
         UserError: if the texts outside a fold have nothing to count.
     """
 
-    def predict(task: tuple[CountedTexts, np.ndarray]) -> list[np.ndarray]:
-        counted, inside = task
+    def predict(task: tuple[tuple[CountedTexts, str], np.ndarray]) -> list[np.ndarray]:
+        (counted, learner), inside = task
         with countable(counted.features):
             learned, others = counted.weighted(inside)
-        fits = one_against_rest(learned, labels[inside], C_VALUES, num_classes, seed)
+        strengths = STRENGTHS[learner]
+        fits = fit_classes(learner, learned, labels[inside], strengths, num_classes, seed)
         return [log_probabilities(others, *fit, multilabel=labels.ndim == 2) for fit in fits]
 
     folds = [fold_of != fold for fold in np.unique(fold_of[fold_of >= 0])]
     folds = [inside for inside in folds if inside.any()]
     with closing(each_on_a_core(predict, [*product(kinds, folds)])) as found:
-        for _ in kinds:
+        for _, learner in kinds:
             predicted = {
                 strength: np.zeros((len(labels), num_classes), dtype=np.float32)
-                for strength in C_VALUES
+                for strength in STRENGTHS[learner]
             }
             for inside, said in zip(folds, islice(found, len(folds)), strict=True):
                 for one, log_probs in zip(predicted.values(), said, strict=True):
                     one[~inside] = log_probs
             yield predicted
+
+
+def fit_classes(
+    learner: str,
+    features: Sparse,
+    labels: np.ndarray,
+    strengths: Sequence[float],
+    num_classes: int,
+    seed: int,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Fit a learner's classifier with each strength: see `one_against_rest`, `bayes_evidence`."""
+    if learner == BAYES:
+        return bayes_evidence(features, labels, strengths, num_classes, _LEAST_ODDS)
+    return one_against_rest(features, labels, strengths, num_classes, seed)
 
 
 def one_against_rest(
@@ -230,7 +264,7 @@ def one_against_rest(
     Yields:
         The weights and biases for each strength. Shapes: (features, classes) and (classes,).
     """
-    least = np.log(_LEAST_PROBABILITY) - np.log1p(-_LEAST_PROBABILITY)
+    least = _LEAST_ODDS
     if labels.ndim == 2:
         yield from _of_labels(features, labels.astype(bool), strengths, seed, least)
         return

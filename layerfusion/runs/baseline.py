@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from layerfusion.assets.memo import computed_once, hash_of, read_facts, write_facts
-from layerfusion.config.job import MACRO_F1, MICRO_F1
+from layerfusion.config.job import MACRO_F1, MICRO_F1, REGRESSION
 from layerfusion.fusion.objective import costs
 from layerfusion.layers.labels import answers, is_multilabel, log_probabilities, right_rows
 from layerfusion.layers.lexical_regression import (
@@ -159,7 +159,7 @@ def _choose(texts: Sequence[str], target: np.ndarray, num_classes: int, seed: in
     fold_of = _deal(stratum[sample], FOLDS, seed)
     truth = torch.from_numpy(target)
     worth: dict[tuple[str, float], float] = {}
-    kinds = [count(name, some) for name in FEATURES]
+    kinds = [(count(name, some), REGRESSION) for name in FEATURES]
     predicted = predict_folds(kinds, target, fold_of, num_classes=num_classes, seed=seed)
     for name, by_strength in zip(FEATURES, predicted, strict=True):
         for c, log_probs in by_strength.items():

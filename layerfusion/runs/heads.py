@@ -403,6 +403,7 @@ def _lexical_regressions(
             labels=labels.numpy(),
             strength=probe.strength,
             num_classes=len(inputs.dataset.label_names),
+            learner=source.config.learner,
         )
         for part, regression in zip(rows, each_on_a_core(learn, [*rows.values()]), strict=True):
             found[layer.backbone, part] = regression

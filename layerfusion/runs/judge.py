@@ -67,6 +67,7 @@ class Judge:
                     strengths[n],
                     num_classes=candidates.num_classes,
                     max_features=source.config.max_features,
+                    learner=source.config.learner,
                 )
                 self.layers[n] = self._rows_right(regression.vectors(test.texts))
         self.hindsight = max(range(len(self.layers)), key=lambda n: self.layers[n].mean())

@@ -203,7 +203,9 @@ def test_fits_of_liblinear_on_several_cores_are_those_on_one(
     for number in (1, 4):
         torch.set_num_threads(number)
         try:
-            found += predict_folds([count("words", texts)], labels, fold_of, num_classes=2)
+            found += predict_folds(
+                [(count("words", texts), "regression")], labels, fold_of, num_classes=2
+            )
         finally:
             torch.set_num_threads(threads)
     for alone, beside in zip(*(one.values() for one in found), strict=True):

@@ -169,7 +169,7 @@ def test_a_lexical_regression_of_labels_finds_each_and_knows_constant_ones() -> 
     texts = [f"{'warm ' * (n % 2)}{'long ' * (n % 3 == 0)}film {n}" for n in range(60)]
     labels = np.array([[n % 2 == 1, n % 3 == 0, True, False] for n in range(60)])
     (predicted,) = predict_folds(
-        [count("words", texts)], labels, np.arange(60) // 6 % 3, num_classes=4
+        [(count("words", texts), "regression")], labels, np.arange(60) // 6 % 3, num_classes=4
     )
     right = right_rows(torch.from_numpy(predicted[C_VALUES[-1]]), torch.from_numpy(labels))
     assert float(right.double().mean()) > 0.9
