@@ -15,14 +15,22 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from layerfusion.assets.paths import real_path
+from layerfusion.calls import plain_calls
 from layerfusion.commands.blocks import find_blocks
-from layerfusion.commands.overrides import ANY_MODEL, NO_DATASET, Names, config_of, is_config
+from layerfusion.commands.overrides import (
+    ANY_MODEL,
+    NO_DATASET,
+    SETTINGS,
+    Names,
+    config_of,
+    is_config,
+)
 from layerfusion.commands.python_messages import naming_arguments
 from layerfusion.config.check import check_dataset, refuse_time_limit
 from layerfusion.config.imports import import_object
 from layerfusion.config.job import DatasetConfig, LimitConfig
 from layerfusion.config.registry import REPORT_SECTIONS
-from layerfusion.errors import UserError, naming_extras, short
+from layerfusion.errors import UserError, naming_extras
 from layerfusion.texts.columns import Columns
 from layerfusion.texts.dataset import TextDataset, dataset_from_tables
 from layerfusion.texts.from_memory import tables_of
@@ -59,14 +67,15 @@ _ARGUMENTS = {
 
 
 @naming_extras()
+@plain_calls()
 @naming_arguments(_ARGUMENTS)
 def load_dataset(
     data: Any,
     labels: Any = None,
     *,
     name: str | None = None,
-    text: str = "text",
-    label: str = "label",
+    text: str | int = "text",
+    label: str | int = "label",
     label_names: Sequence[str] = (),
     multilabel: bool = False,
     label_separator: str | None = None,
@@ -117,9 +126,6 @@ def load_dataset(
         (('drama', 'war'), (58, 2))
     """
     limit = LimitConfig(train=train, test=test)
-    for key, names in (("label_names", label_names), ("label_columns", label_columns)):
-        if isinstance(names, str | bytes):
-            raise UserError(f"load_dataset: {key}= takes a list of names, found {short(names)}")
     text, label = str(text), str(label)  # pandas may have numbers for names
     label_columns = list(map(str, label_columns))
     given = {"text": text, "label": label, "test_size": test_size, "split_seed": split_seed}
@@ -165,6 +171,7 @@ def load_dataset(
 
 
 @naming_extras()
+@plain_calls(settings=SETTINGS)
 def open_backbones(
     backbone: Names, *, pooling: Names = "mean", **settings: Any
 ) -> dict[str, EmbeddingSource | GivenSource]:
@@ -194,6 +201,7 @@ def open_backbones(
 
 
 @naming_extras()
+@plain_calls(settings=SETTINGS)
 def extract(
     dataset: TextDataset | str | Path, backbone: Names, *, pooling: Names = "mean", **settings: Any
 ) -> None:
@@ -245,12 +253,13 @@ def embed(
 
 
 @naming_extras()
+@plain_calls(settings=SETTINGS)
 def embed(
     texts: Sequence[str],
-    backbone: str | Path,
+    backbone: Names,
     layers: str | int | Sequence[str | int] = -1,
     *,
-    pooling: str = "mean",
+    pooling: Names = "mean",
     cache: str | Path = "outputs/cache",
     **settings: Any,
 ) -> np.ndarray | dict[str, np.ndarray]:
@@ -304,6 +313,7 @@ def embed(
 
 
 @naming_extras()
+@plain_calls(settings=SETTINGS)
 def profile_layers(
     dataset: TextDataset | str | Path,
     backbone: Names,
@@ -348,6 +358,7 @@ def profile_layers(
 
 
 @naming_extras()
+@plain_calls(settings=SETTINGS)
 def select_layers(
     dataset: TextDataset | str | Path,
     backbone: Names,
@@ -414,6 +425,7 @@ class FinishedJob:
 
 
 @naming_extras()
+@plain_calls(settings=SETTINGS)
 def train(
     dataset: TextDataset | str | Path,
     backbone: Names,
@@ -465,6 +477,7 @@ def train(
 
 
 @naming_extras()
+@plain_calls()
 def write_report(folder: str | Path, blocks: Sequence[str] = ()) -> Path:
     """Write the report of the finished jobs under a folder.
 

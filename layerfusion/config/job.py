@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from layerfusion.calls import plain_methods
 from layerfusion.config.assets import DataSourceConfig, SourceConfig
 from layerfusion.config.registry import (
     MULTI_LAYER_PROBES,
@@ -345,6 +346,7 @@ class LayersConfig:
     layers only. It grows until the selection is stable. If none, every layer is extracted."""
 
 
+@plain_methods
 @dataclass
 class FusionConfig:
     """The operator that fuses the sources, and the head on it: `conf/fusion/NAME.yaml`.
@@ -386,6 +388,7 @@ class FusionConfig:
     with the fewest FLOPs a text among those within a standard error of it."""
 
 
+@plain_methods
 @dataclass
 class TrainerConfig:
     """Training of a head: `conf/trainer/NAME.yaml`.

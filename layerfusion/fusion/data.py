@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from layerfusion.calls import plain_calls
 from layerfusion.embeddings.standardise import Standardiser
 from layerfusion.errors import UserError, unknown
 from layerfusion.fusion.operators.build import check_sources
@@ -91,6 +92,7 @@ class FusionDataModule(LightningDataModule):
             are neither class indices nor matrices of 0 and 1.
     """
 
+    @plain_calls()
     def __init__(
         self,
         features: Mapping[str, Sequence[Any]],
