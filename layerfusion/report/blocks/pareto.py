@@ -1,8 +1,8 @@
-"""Block on accuracy against cost: the jobs that are worth their operations."""
+"""Block on accuracy against cost: which dearer jobs are worth their operations."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -12,16 +12,16 @@ from layerfusion.findings.grouping import grouped
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.names import all_names
-from layerfusion.findings.tests import Findings
+from layerfusion.findings.tests import Finding, Findings, worth_their_price
 from layerfusion.report.block import Block
 from layerfusion.report.figures.axes import LINE, legend, new_axes, one_series, tell
 from layerfusion.report.figures.canvas import drawing
 from layerfusion.report.figures.colors import INK, MUTED, PAPER, model_colors
 from layerfusion.report.figures.layers import DASHED
 from layerfusion.report.figures.log_axis import number_log_axis
-from layerfusion.report.format import COUNT, PERCENT, Format
+from layerfusion.report.format import COUNT, PERCENT, POINTS, Format
 from layerfusion.report.metrics import set_columns, titled
-from layerfusion.report.sentences import percent
+from layerfusion.report.sentences import percent, verdict
 from layerfusion.report.table import Column, Table, cell_text
 
 GIGA = Format(lambda value: f"{value:.3g}", 1e-9)
@@ -41,6 +41,7 @@ def pareto_block(group: DataGroup, findings: Findings) -> Block | None:
     if len(jobs) < 2:
         return None
     best, names, judge = front(jobs), all_names(group), group.judge
+    steps = worth_their_price(best)
     shown = [f"{names[x]}, {GIGA(flops(x))} GFLOPs, {percent(accuracy(x)[0])}" for x in best]
     figure = drawing(
         f"{group.key}-cost",
@@ -63,32 +64,56 @@ def pareto_block(group: DataGroup, findings: Findings) -> Block | None:
         Column("Sources", lambda job: job.sources, COUNT, later=True),
         Column(titled(judge.title, group.data), lambda job: job.choosing["accuracy"], PERCENT),
         Column(titled("Test", group.data), lambda job: job.accuracy, PERCENT),
+        Column("Over what is cheaper, points", steps.get, POINTS),
         *set_columns(lambda job: job.record.test),
         note=f"Cheapest first: each is better on {judge.name} than all that cost less, in"
         f" {group.data.measure} or, on a tie, in log-loss."
-        " Neighbours may differ by less than these rows can show; the intervals tell.",
+        " Over what is cheaper: on test, against the dearest cheaper job that is worth its price,"
+        " corrected for the number of these comparisons; ▲ ▼ better or worse; △ ▽ probably, but not"
+        " after correction; no mark: cannot be told.",
+        mark=lambda job: "chosen" if _is_worth(steps, job) else "",
     )
-    return Block(f"What {group.data.measure} costs", (_text(group, best, names), figure, table))
+    words = _text(group, steps, best[0], names)
+    return Block(f"What {group.data.measure} costs", (words, figure, table))
 
 
-def _text(group: DataGroup, best: Sequence[FinishedJob], names: dict[FinishedJob, str]) -> str:
+def _is_worth(steps: Mapping[FinishedJob, Finding], job: FinishedJob) -> bool:
+    """Tell whether a job of the front is worth its price, as the cheapest always is."""
+    return job not in steps or steps[job].verdict == "gain"
+
+
+def _text(
+    group: DataGroup,
+    steps: Mapping[FinishedJob, Finding],
+    cheap: FinishedJob,
+    names: Mapping[FinishedJob, str],
+) -> str:
+    """Say which jobs of the front test shows to be worth their price, and that of others not."""
     judge = group.judge.name
-    if len(best) == 1:
-        return (
-            f"No dearer job is better on {judge} than the cheapest of the best, {names[best[0]]}."
-        )
-    cheap, dear = best[0], best[-1]
-    times = flops(dear) / flops(cheap)
-    many = (
-        f"{times:,.{0 if times >= 10 else 1}f} times as many" if times >= 1.05 else "nearly as many"
-    )
-    return (
-        f"{len(best)} jobs are worth their price: each is better on {judge} than all that cost"
+    if not steps:
+        return f"No dearer job is better on {judge} than the cheapest of the best, {names[cheap]}."
+
+    def shown(job: FinishedJob) -> str:
+        times = flops(job) / flops(cheap)
+        many = f"{times:,.{0 if times >= 10 else 1}f} times" if times >= 1.05 else "nearly"
+        against = steps[job].against
+        told = verdict(names[job], steps[job], names[against] if against else "")
+        return f"{told} It takes {GIGA(flops(job))} GFLOPs, {many} as many as the cheapest."
+
+    said = [
+        f"{len(steps) + 1} jobs are on the front: each is better on {judge} than all that cost"
         f" less. The cheapest, {names[cheap]}, reaches {percent(accuracy(cheap)[0])} on test with"
-        f" {GIGA(flops(cheap))} GFLOPs a text. The dearest, {names[dear]}, reaches"
-        f" {percent(accuracy(dear)[0])} with {GIGA(flops(dear))} GFLOPs, {many}. Turning a text"
-        " into tokens is not counted."
-    )
+        f" {GIGA(flops(cheap))} GFLOPs a text."
+    ]
+    worth = [job for job in steps if _is_worth(steps, job)]
+    said += [f"Worth its price: {shown(job)}" for job in worth]
+    if rest := [job for job in steps if job not in worth]:
+        others = "others" if worth else "dearer ones"
+        which = f"the {len(rest)} {others} are worth theirs"
+        if len(rest) == 1:
+            which = f"the {others.removesuffix('s')} is worth its price"
+        said.append(f"Test does not show that {which}. {shown(rest[-1])}")
+    return " ".join([*said, "Turning a text into tokens is not counted."])
 
 
 def plot_cost(group: DataGroup, ax: Axes | None = None) -> Axes:

@@ -251,7 +251,7 @@ def _board(
     if head == "Setting":
         note = (
             "By test, so that whoever is first owes it partly to luck: choose by validation or"
-            " folds of train, as is done here among jobs of one name. "
+            " folds of train. Settings of one name are told apart by what differs. "
         )
         if len(names) == MOST_SETTINGS:
             note += f"At most {MOST_SETTINGS}, those with the highest mean. "
