@@ -87,9 +87,10 @@ def mean_table(name: str, job: FinishedJob) -> Table:
         [layer for layer in job.record.layers if layer.mean_gate is not None],
         Column("Model", lambda layer: layer.backbone),
         Column("Layer", lambda layer: layer.layer, NAME),
-        Column("Pooling", lambda layer: layer.pooling),
+        Column("Pooling", lambda layer: layer.pooling, later=True),
         Column("Mean gate", lambda layer: layer.mean_gate, decimals(4)),
-        Column("Times 1/K", lambda layer: layer.mean_gate * job.sources, decimals(2)),
+        Column("Times equal", lambda layer: layer.mean_gate * job.sources, decimals(2)),
+        note="Times equal: how many times the gate that equal weights would give.",
     )
 
 
