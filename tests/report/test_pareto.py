@@ -124,7 +124,7 @@ def test_only_what_test_shows_is_worth_its_price(tmp_path: Path) -> None:
     words = text_of(block)
     assert "Worth its price: Layer 2 of minilm is better than layer 0 of minilm by 20.0" in words
     assert (
-        "Test does not show that the 2 others are worth theirs. Layer 6 of minilm is worse" in words
+        "Test does not show 2 other jobs to be worth the price. Layer 6 of minilm is worse" in words
     )
     assert [row.mark for row in block.tables[0].rows] == ["chosen", "chosen", "", ""]
 
@@ -134,7 +134,7 @@ def test_where_test_cannot_tell_nothing_is_worth_its_price(tmp_path: Path) -> No
     block = pareto_block(group, find_all([group])[group])
     assert block is not None
     words = text_of(block)
-    assert "Test does not show that the 2 dearer ones are worth theirs. Whether" in words
+    assert "Test does not show 2 dearer jobs to be worth the price. Whether" in words
     assert "Worth its price" not in words
 
 

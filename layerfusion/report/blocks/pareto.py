@@ -13,6 +13,7 @@ from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.names import all_names
 from layerfusion.findings.tests import Finding, Findings, worth_their_price
+from layerfusion.records.format import plural
 from layerfusion.report.block import Block
 from layerfusion.report.figures.axes import LINE, legend, new_axes, one_series, tell
 from layerfusion.report.figures.canvas import drawing
@@ -21,7 +22,7 @@ from layerfusion.report.figures.layers import DASHED
 from layerfusion.report.figures.log_axis import number_log_axis
 from layerfusion.report.format import COUNT, PERCENT, POINTS, Format
 from layerfusion.report.metrics import set_columns, titled
-from layerfusion.report.sentences import percent, verdict
+from layerfusion.report.sentences import MARKS, percent, verdict
 from layerfusion.report.table import Column, Table, cell_text
 
 GIGA = Format(lambda value: f"{value:.3g}", 1e-9)
@@ -32,11 +33,7 @@ TOGETHER = "*"
 
 
 def pareto_block(group: DataGroup, findings: Findings) -> Block | None:
-    """Show the accuracy of every job against its operations, and mark the front.
-
-    Returns:
-        None where fewer than two jobs have a known cost.
-    """
+    """Show the accuracy of every job against its operations; nothing where under two have some."""
     jobs = [job for job in group.jobs if flops(job) > 0]
     if len(jobs) < 2:
         return None
@@ -51,8 +48,7 @@ def pareto_block(group: DataGroup, findings: Findings) -> Block | None:
         caption=f"Test {group.data.measure} against the operations that one text takes, on a"
         " logarithmic scale. Small: every job, by model; stars: several models together. Ringed"
         f" and joined: the jobs that none beats on {judge.name} for the same operations or"
-        " fewer, with 95 % intervals over test rows. Dashed: the baseline,"
-        " whose operations do not count."
+        " fewer, with 95 % intervals over test rows. Dashed: the baseline, which costs none."
         + " Jobs with vectors that were computed elsewhere, at a cost that nobody knows, are left"
         " out." * any(job.flops is None for job in group.jobs),
     )
@@ -67,29 +63,21 @@ def pareto_block(group: DataGroup, findings: Findings) -> Block | None:
         Column("Over what is cheaper, points", steps.get, POINTS),
         *set_columns(lambda job: job.record.test),
         note=f"Cheapest first: each is better on {judge.name} than all that cost less, in"
-        f" {group.data.measure} or, on a tie, in log-loss."
-        " Over what is cheaper: on test, against the dearest cheaper job that is worth its price,"
-        " corrected for the number of these comparisons; ▲ ▼ better or worse; △ ▽ probably, but not"
-        " after correction; no mark: cannot be told.",
-        mark=lambda job: "chosen" if _is_worth(steps, job) else "",
+        f" {group.data.measure} or, on a tie, in log-loss. Over what is cheaper: on test, against"
+        f" the dearest cheaper job that is worth its price, corrected for their number. {MARKS}",
+        mark=lambda job: "chosen" if job not in steps or steps[job].verdict == "gain" else "",
     )
-    words = _text(group, steps, best[0], names)
+    words = _text(judge.name, steps, best[0], names)
     return Block(f"What {group.data.measure} costs", (words, figure, table))
 
 
-def _is_worth(steps: Mapping[FinishedJob, Finding], job: FinishedJob) -> bool:
-    """Tell whether a job of the front is worth its price, as the cheapest always is."""
-    return job not in steps or steps[job].verdict == "gain"
-
-
 def _text(
-    group: DataGroup,
+    judge: str,
     steps: Mapping[FinishedJob, Finding],
     cheap: FinishedJob,
     names: Mapping[FinishedJob, str],
 ) -> str:
     """Say which jobs of the front test shows to be worth their price, and that of others not."""
-    judge = group.judge.name
     if not steps:
         return f"No dearer job is better on {judge} than the cheapest of the best, {names[cheap]}."
 
@@ -105,14 +93,11 @@ def _text(
         f" less. The cheapest, {names[cheap]}, reaches {percent(accuracy(cheap)[0])} on test with"
         f" {GIGA(flops(cheap))} GFLOPs a text."
     ]
-    worth = [job for job in steps if _is_worth(steps, job)]
+    worth = [job for job, one in steps.items() if one.verdict == "gain"]
     said += [f"Worth its price: {shown(job)}" for job in worth]
     if rest := [job for job in steps if job not in worth]:
-        others = "others" if worth else "dearer ones"
-        which = f"the {len(rest)} {others} are worth theirs"
-        if len(rest) == 1:
-            which = f"the {others.removesuffix('s')} is worth its price"
-        said.append(f"Test does not show that {which}. {shown(rest[-1])}")
+        others = plural(len(rest), "other job" if worth else "dearer job")
+        said.append(f"Test does not show {others} to be worth the price. {shown(rest[-1])}")
     return " ".join([*said, "Turning a text into tokens is not counted."])
 
 
