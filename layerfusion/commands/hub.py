@@ -157,5 +157,5 @@ def pull_parser() -> ArgumentParser:
         description="Fetch a classifier from the Hugging Face hub into a new folder.",
     )
     parser.add_argument("repo", metavar="OWNER/NAME", help="also OWNER/NAME@REVISION")
-    parser.add_argument("-o", "--output", metavar="FOLDER", help="a new folder; if none, ./NAME")
+    parser.add_argument("-o", "--output", metavar="FOLDER", help="a new folder; by default ./NAME")
     return parser

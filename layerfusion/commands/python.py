@@ -96,7 +96,7 @@ def load_dataset(
             `datasets.DatasetDict`; or texts, with their labels beside them.
         labels: one for each text, where `data` holds texts alone; or a list of any number of them
             for each, or a matrix of 0 and 1 (of NumPy, SciPy or pandas) of shape (texts, labels).
-        name: what reports call it; the file's name if none.
+        name: what reports call it; None for the name of the file.
         text: name of the text column.
         label: name of the label column.
         label_names: names of the integer labels 0, 1, …, or the order of string labels.
@@ -106,8 +106,8 @@ def load_dataset(
         test_size: share of the rows that becomes test where the data has none.
         validation_size: share of train that becomes validation where the data has none.
         split_seed: draws these splits, stratified by class.
-        train: rows of a stratified sample of train and validation; all if none.
-        test: rows of a stratified sample of test; all if none.
+        train: rows of a stratified sample of train and validation; None for all rows.
+        test: rows of a stratified sample of test; None for all rows.
         cache: downloads lie there.
 
     Returns:
@@ -328,9 +328,9 @@ def profile_layers(
     Args:
         dataset: from `load_dataset`, a path, or a name.
         backbone: models, as in `extract`.
-        scores: importance scores, names or `package.module:name`; all if none.
+        scores: importance scores, names or `package.module:name`; None for all.
         pooling: names in `conf/pooling`.
-        folder: where `profile.json` goes; one that the settings name if none.
+        folder: where `profile.json` goes; None for one that the settings name.
         **settings: other settings of the job: see `train`.
 
     Returns:
@@ -447,7 +447,7 @@ def train(
         fusion: an operator, `stacked` or `auto`: a name in `conf/fusion`.
         pooling: names in `conf/pooling`.
         lexical: TF-IDF sources beside the layers: names in `conf/lexical`.
-        folder: of the job; `outputs/runs/JOB` if none.
+        folder: of the job; None for `outputs/runs/JOB`.
         **settings: other settings by the names that they have on the command line: `seeds=3`,
             `cache=FOLDER`, `config_dir=FOLDER` for files of yours, and a dict for the keys of a
             group, such as `trainer={"max_epochs": 20}` or `layers_={"k": 2}` where the name of the
