@@ -27,6 +27,8 @@ _KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
     "Sequence": ("a list", (Iterable,)),
 }
 """Word of an annotation to what a message calls it, and to the types that it accepts."""
+WHOLE_NUMBERS = "Sequence[int]"
+"""A list each item of which is looked at. Those of texts are left to what reads them."""
 
 
 def plain_calls(
@@ -176,6 +178,8 @@ def _check_values(
 def _is(value: Any, types: tuple[type, ...], kind: str) -> bool:
     if type(value).__name__ in ("bool", "bool_"):  # NumPy's is of no type that is known here
         return kind == "bool"
+    if kind == WHOLE_NUMBERS and isinstance(value, Iterable):
+        return all(_is(one, _KINDS["int"][1], "int") for one in value)
     return isinstance(value, types) and not (kind == "Sequence" and isinstance(value, str | bytes))
 
 
@@ -192,9 +196,9 @@ def _accepted(annotation: Any, space: Mapping[str, Any]) -> list[tuple[str, str,
         kind = part.partition("[")[0]
         if kind in _KINDS:
             word, types = _KINDS[kind]
-            if part in ("Sequence[str]", "Sequence[int]"):
-                word += " of strings" if part == "Sequence[str]" else " of whole numbers"
-            found.append((kind, word, types))
+            if part in (WHOLE_NUMBERS, "Sequence[str]"):
+                word += " of whole numbers" if part == WHOLE_NUMBERS else " of strings"
+            found.append((part if part == WHOLE_NUMBERS else kind, word, types))
         elif isinstance(one := space.get(kind), type) and one is not Any:
             article = "an" if kind[0] in "AEIOU" else "a"
             found.append((kind, f"{article} {kind}", (one,)))

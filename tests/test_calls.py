@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
 import layerfusion
@@ -98,6 +99,8 @@ def test_an_argument_that_is_missing_is_named(name: str) -> None:
         ),
         (lambda: lf.plot_layers(3), "source= takes a string, a path, a DataGroup or a Profile"),
         (lambda: lf.fit(3, num_classes=2), "fit: data= takes a FusionDataModule, found 3"),
+        (lambda: lf.FusionClassifier(["3"], 2), "widths= takes a list of whole numbers, found"),
+        (lambda: lf.FusionDataModule({"train": 3}, {}), "features of train have to be a list"),
         (lambda: lf.FusionDataModule({}, {}, batch=3), r"did you mean batch_size\?"),
         (
             lambda: lf.LayerFusionClassifier(cache=3).fit(["a", "b"], [0, 1]),
@@ -113,6 +116,18 @@ def test_the_line_says_what_is_accepted(call: Any, message: str) -> None:
     with pytest.raises(UserError, match=message) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+def test_numbers_and_lists_of_numpy_are_taken() -> None:
+    @plain_calls()
+    def call(number: int, share: float, flag: bool, names: Sequence[str]) -> None: ...
+
+    cast(Any, call)(np.int64(3), np.float32(0.5), np.bool_(True), np.array(["a", "b"]))
+    data = lf.load_dataset(
+        ["a", "b"] * 20, [0, 1] * 20, label_names=np.array(["x", "y"]), test=np.int64(4)
+    )
+    assert data.label_names == ("x", "y")
+    assert len(data.splits["test"].texts) == 4
 
 
 def test_a_mistake_inside_of_a_function_stays_what_it_is() -> None:

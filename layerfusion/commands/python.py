@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -127,7 +128,7 @@ def load_dataset(
     """
     limit = LimitConfig(train=train, test=test)
     text, label = str(text), str(label)  # pandas may have numbers for names
-    label_columns = list(map(str, label_columns))
+    label_names, label_columns = list(map(str, label_names)), list(map(str, label_columns))
     given = {"text": text, "label": label, "test_size": test_size, "split_seed": split_seed}
     given |= {"validation_size": validation_size, "multilabel": multilabel}
     given |= {"label_separator": label_separator, "label_columns": label_columns}
@@ -301,14 +302,16 @@ def embed(
             raise UserError(f"{key}: embed takes one, found {', '.join(names)}")
     (source,) = open_backbones(config).values()
     known = source.expected_shape().layers
-    listed = [layers] if isinstance(layers, str | int) else layers
-    asked = list(known) if layers == "all" else [layer_name(x, known) for x in listed]
+    if isinstance(layers, str | int | Integral):  # a whole number of NumPy too
+        listed, one = [layers], layers != "all"
+    else:
+        listed, one = list(layers), False
+    asked = list(known) if listed == ["all"] else [layer_name(x, known) for x in listed]
     source.extract([stripped], config.extract)
     hashes = [text_hash(text) for text in stripped]
     (store,) = source.stores.values()
     found = store.read(hashes, list(dict.fromkeys(asked)))
     vectors = {layer: np.asarray(found[layer], np.float32) for layer in asked}
-    one = isinstance(layers, int) or (isinstance(layers, str) and layers != "all")
     return vectors[asked[0]] if one else vectors
 
 

@@ -101,6 +101,12 @@ class FusionDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        for split, sources in features.items():
+            if not isinstance(sources, Sequence) or isinstance(sources, str):
+                raise UserError(
+                    f"fusion: the features of {split} have to be a list with a tensor or array for"
+                    f" each source, found an object of type {type(sources).__name__}"
+                )
         tensors = {
             split: [torch.as_tensor(source) for source in sources]
             for split, sources in features.items()
