@@ -104,6 +104,8 @@ def unknown(kind: str, value: object, allowed: Iterable[object]) -> UserError:
     line = f"{kind}: there is no {short(wanted)}; there are: {', '.join(there) or 'none'}"
     named = any(letter.isalpha() for letter in wanted)  # numbers are alike by chance
     near = difflib.get_close_matches(wanted[:100], there, n=1, cutoff=0.7) if named else []
+    if named and not near:  # the beginning of a name, such as `batch` of `batch_size`
+        near = [one for one in there if len(wanted) > 1 and one.startswith(wanted)][:1]
     return UserError(f"{line}; did you mean {near[0]}?" if near else line)
 
 

@@ -211,8 +211,14 @@ def test_splits_that_are_given_stay(names: dict[str, Any]) -> None:
             ),
             "2 columns are called 'label'",
         ),
-        (lambda: lf.load_dataset(["a"], ["x"], label_names=cast(Any, "ab")), "a list of names"),
-        (lambda: lf.load_dataset(["a"], label_columns=cast(Any, "ab")), "a list of names"),
+        (
+            lambda: lf.load_dataset(["a"], ["x"], label_names=cast(Any, "ab")),
+            r"names= takes a list of strings, .*write \['ab'\]",
+        ),
+        (
+            lambda: lf.load_dataset(["a"], label_columns=cast(Any, "ab")),
+            "columns= takes a list of strings",
+        ),
         (lambda: lf.load_dataset([], []), "no rows"),
         (lambda: lf.load_dataset(["a", "b"], [None, "x"]), "row 1: the label is missing"),
         (lambda: lf.load_dataset(["a", None], ["x", "y"]), "row 2: the text is missing"),
@@ -228,14 +234,17 @@ def test_splits_that_are_given_stay(names: dict[str, Any]) -> None:
         (lambda: lf.load_dataset(Path("nope")), "path nope: not found in"),
         (lambda: lf.load_dataset("nope"), "dataset: there is no 'nope'; there are: hub, local"),
         (lambda: lf.load_dataset("mr", text="x"), "text= goes with files .* conf/dataset/mr.yaml"),
-        (lambda: lf.extract(cast(Any, 3), "minilm"), "dataset: .* found an object of type int"),
+        (
+            lambda: lf.extract(cast(Any, 3), "minilm"),
+            "dataset= takes a TextDataset, a string or a path, found 3",
+        ),
         (
             lambda: lf.extract(cast(Any, None), "minilm"),
-            "dataset: .* found an object of type NoneType",
+            "dataset= takes .*, found None",
         ),
         (
             lambda: lf.embed("a text", "minilm"),
-            "texts: a list of texts is needed, found one string",
+            r"texts= takes a list of strings, found 'a text'; write \['a text'\]",
         ),
         (lambda: lf.embed(["a", " "], "minilm"), "texts: text 2 of 2 is ' '"),
         (lambda: lf.embed(["a"], "nope"), "backbone: there is no 'nope'"),

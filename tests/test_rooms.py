@@ -13,6 +13,7 @@ import layerfusion
 PACKAGE = Path(layerfusion.__file__).parent
 ROOMS = (
     "errors",
+    "calls",
     "config",
     "assets",
     "texts",
@@ -36,7 +37,16 @@ ROOMS = (
 """From left to right, as the data flows."""
 MOST_MENTIONS = 6
 """Lines outside of its room that may name the published protocol."""
-REPORT_READS = {"errors", "config", "assets", "statistics", "records", "findings", "report"}
+REPORT_READS = {
+    "errors",
+    "calls",
+    "config",
+    "assets",
+    "statistics",
+    "records",
+    "findings",
+    "report",
+}
 """Rooms that the report may import: it needs what jobs left, not what made it."""
 
 

@@ -18,8 +18,8 @@ says the same in the shell.
 On the command line an option is `GROUP=NAME`, and a key is `KEY=VALUE`: `layers=adaptive
 layers.max_layers=4`. The groups `backbone`, `pooling` and `lexical` take lists,
 `'backbone=[minilm,smollm2]'`, and their keys stand under the name of an option: what is
-`backbone.NAME.dtype` here is `backbone.minilm.dtype=bfloat16` there. `null` means none. In a sweep
-(`-m`), `KEY=A,B` runs both.
+`backbone.NAME.dtype` here is `backbone.minilm.dtype=bfloat16` there. `null` means that a key is not
+set. In a sweep (`-m`), `KEY=A,B` runs both.
 """
 
 

@@ -258,7 +258,9 @@ def _train(folder: Path, record: RunRecord, options: Namespace) -> int:
     kind = "validation" if config.layers.held_out == "validation" else "train"
     print(
         f"{record.dataset.name}: {len(found)} of {rows.labels.size} labels of {kind} are in"
-        " doubt, by confident learning on rows held out; the likeliest mistakes first"
+        " doubt, by confident learning on rows held out"
+        + "; the likeliest mistakes first"
+        * bool(found)
     )
     for line in lines[:most]:
         print(line)

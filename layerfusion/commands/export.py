@@ -81,7 +81,7 @@ def _parser() -> ArgumentParser:
         "-o",
         "--output",
         metavar="FOLDER",
-        help="a new folder; if none, JOB/TARGET is made (needed for hub:…)",
+        help="a new folder; by default JOB/TARGET (needed for hub:…)",
     )
     parser.add_argument(
         "--int8",

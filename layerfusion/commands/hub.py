@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from layerfusion.assets.hub_folders import HUB, parts_of_name, send_folder
 from layerfusion.assets.staging import write_new_folder
+from layerfusion.calls import plain_calls
 from layerfusion.commands.arguments import ArgumentParser
 from layerfusion.commands.classifier import (
     add_classifier,
@@ -64,6 +65,7 @@ def pull(arguments: Sequence[str]) -> int:
     return 0
 
 
+@plain_calls()
 def push_to_hub(
     job: Path | str, repo: str, *, private: bool = False, update: bool = False,
     modules: Sequence[str] = (),
@@ -155,5 +157,5 @@ def pull_parser() -> ArgumentParser:
         description="Fetch a classifier from the Hugging Face hub into a new folder.",
     )
     parser.add_argument("repo", metavar="OWNER/NAME", help="also OWNER/NAME@REVISION")
-    parser.add_argument("-o", "--output", metavar="FOLDER", help="a new folder; if none, ./NAME")
+    parser.add_argument("-o", "--output", metavar="FOLDER", help="a new folder; by default ./NAME")
     return parser

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from layerfusion.texts.from_memory import write_parquet
 Names = str | Path | Sequence[str | Path]
 """One name or several."""
 
+SETTINGS = ("cache", "config_dir", *(one.name for one in fields(TrainConfig)))
+"""What `**settings` of a Python function may name."""
 NO_DATASET = Path("no data set")
 """Stands for the data set of a command that reads none."""
 _COMPOSING = threading.Lock()

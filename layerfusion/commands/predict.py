@@ -268,7 +268,7 @@ def add_reading(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--text", metavar="COLUMN", help="column of the texts; as in the job's data"
     )
-    parser.add_argument("--encoding", default="utf-8", help="of the texts; utf-8 if none")
+    parser.add_argument("--encoding", default="utf-8", help="of the texts; by default utf-8")
 
 
 def add_vectors(parser: ArgumentParser) -> None:

@@ -9,20 +9,29 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
 from layerfusion.assets.paths import real_path
+from layerfusion.calls import plain_calls
 from layerfusion.commands.blocks import find_blocks
-from layerfusion.commands.overrides import ANY_MODEL, NO_DATASET, Names, config_of, is_config
+from layerfusion.commands.overrides import (
+    ANY_MODEL,
+    NO_DATASET,
+    SETTINGS,
+    Names,
+    config_of,
+    is_config,
+)
 from layerfusion.commands.python_messages import naming_arguments
 from layerfusion.config.check import check_dataset, refuse_time_limit
 from layerfusion.config.imports import import_object
 from layerfusion.config.job import DatasetConfig, LimitConfig
 from layerfusion.config.registry import REPORT_SECTIONS
-from layerfusion.errors import UserError, naming_extras, short
+from layerfusion.errors import UserError, naming_extras
 from layerfusion.texts.columns import Columns
 from layerfusion.texts.dataset import TextDataset, dataset_from_tables
 from layerfusion.texts.from_memory import tables_of
@@ -59,14 +68,15 @@ _ARGUMENTS = {
 
 
 @naming_extras()
+@plain_calls()
 @naming_arguments(_ARGUMENTS)
 def load_dataset(
     data: Any,
     labels: Any = None,
     *,
     name: str | None = None,
-    text: str = "text",
-    label: str = "label",
+    text: str | int = "text",
+    label: str | int = "label",
     label_names: Sequence[str] = (),
     multilabel: bool = False,
     label_separator: str | None = None,
@@ -87,7 +97,7 @@ def load_dataset(
             `datasets.DatasetDict`; or texts, with their labels beside them.
         labels: one for each text, where `data` holds texts alone; or a list of any number of them
             for each, or a matrix of 0 and 1 (of NumPy, SciPy or pandas) of shape (texts, labels).
-        name: what reports call it; the file's name if none.
+        name: what reports call it; None for the name of the file.
         text: name of the text column.
         label: name of the label column.
         label_names: names of the integer labels 0, 1, …, or the order of string labels.
@@ -97,8 +107,8 @@ def load_dataset(
         test_size: share of the rows that becomes test where the data has none.
         validation_size: share of train that becomes validation where the data has none.
         split_seed: draws these splits, stratified by class.
-        train: rows of a stratified sample of train and validation; all if none.
-        test: rows of a stratified sample of test; all if none.
+        train: rows of a stratified sample of train and validation; None for all rows.
+        test: rows of a stratified sample of test; None for all rows.
         cache: downloads lie there.
 
     Returns:
@@ -117,11 +127,8 @@ def load_dataset(
         (('drama', 'war'), (58, 2))
     """
     limit = LimitConfig(train=train, test=test)
-    for key, names in (("label_names", label_names), ("label_columns", label_columns)):
-        if isinstance(names, str | bytes):
-            raise UserError(f"load_dataset: {key}= takes a list of names, found {short(names)}")
     text, label = str(text), str(label)  # pandas may have numbers for names
-    label_columns = list(map(str, label_columns))
+    label_names, label_columns = list(map(str, label_names)), list(map(str, label_columns))
     given = {"text": text, "label": label, "test_size": test_size, "split_seed": split_seed}
     given |= {"validation_size": validation_size, "multilabel": multilabel}
     given |= {"label_separator": label_separator, "label_columns": label_columns}
@@ -165,6 +172,7 @@ def load_dataset(
 
 
 @naming_extras()
+@plain_calls(settings=SETTINGS)
 def open_backbones(
     backbone: Names, *, pooling: Names = "mean", **settings: Any
 ) -> dict[str, EmbeddingSource | GivenSource]:
@@ -194,6 +202,7 @@ def open_backbones(
 
 
 @naming_extras()
+@plain_calls(settings=SETTINGS)
 def extract(
     dataset: TextDataset | str | Path, backbone: Names, *, pooling: Names = "mean", **settings: Any
 ) -> None:
@@ -245,12 +254,13 @@ def embed(
 
 
 @naming_extras()
+@plain_calls(settings=SETTINGS)
 def embed(
     texts: Sequence[str],
-    backbone: str | Path,
+    backbone: Names,
     layers: str | int | Sequence[str | int] = -1,
     *,
-    pooling: str = "mean",
+    pooling: Names = "mean",
     cache: str | Path = "outputs/cache",
     **settings: Any,
 ) -> np.ndarray | dict[str, np.ndarray]:
@@ -292,18 +302,21 @@ def embed(
             raise UserError(f"{key}: embed takes one, found {', '.join(names)}")
     (source,) = open_backbones(config).values()
     known = source.expected_shape().layers
-    listed = [layers] if isinstance(layers, str | int) else layers
-    asked = list(known) if layers == "all" else [layer_name(x, known) for x in listed]
+    if isinstance(layers, str | int | Integral):  # a whole number of NumPy too
+        listed, one = [layers], layers != "all"
+    else:
+        listed, one = list(layers), False
+    asked = list(known) if listed == ["all"] else [layer_name(x, known) for x in listed]
     source.extract([stripped], config.extract)
     hashes = [text_hash(text) for text in stripped]
     (store,) = source.stores.values()
     found = store.read(hashes, list(dict.fromkeys(asked)))
     vectors = {layer: np.asarray(found[layer], np.float32) for layer in asked}
-    one = isinstance(layers, int) or (isinstance(layers, str) and layers != "all")
     return vectors[asked[0]] if one else vectors
 
 
 @naming_extras()
+@plain_calls(settings=SETTINGS)
 def profile_layers(
     dataset: TextDataset | str | Path,
     backbone: Names,
@@ -318,9 +331,9 @@ def profile_layers(
     Args:
         dataset: from `load_dataset`, a path, or a name.
         backbone: models, as in `extract`.
-        scores: importance scores, names or `package.module:name`; all if none.
+        scores: importance scores, names or `package.module:name`; None for all.
         pooling: names in `conf/pooling`.
-        folder: where `profile.json` goes; one that the settings name if none.
+        folder: where `profile.json` goes; None for one that the settings name.
         **settings: other settings of the job: see `train`.
 
     Returns:
@@ -348,6 +361,7 @@ def profile_layers(
 
 
 @naming_extras()
+@plain_calls(settings=SETTINGS)
 def select_layers(
     dataset: TextDataset | str | Path,
     backbone: Names,
@@ -414,6 +428,7 @@ class FinishedJob:
 
 
 @naming_extras()
+@plain_calls(settings=SETTINGS)
 def train(
     dataset: TextDataset | str | Path,
     backbone: Names,
@@ -435,7 +450,7 @@ def train(
         fusion: an operator, `stacked` or `auto`: a name in `conf/fusion`.
         pooling: names in `conf/pooling`.
         lexical: TF-IDF sources beside the layers: names in `conf/lexical`.
-        folder: of the job; `outputs/runs/JOB` if none.
+        folder: of the job; None for `outputs/runs/JOB`.
         **settings: other settings by the names that they have on the command line: `seeds=3`,
             `cache=FOLDER`, `config_dir=FOLDER` for files of yours, and a dict for the keys of a
             group, such as `trainer={"max_epochs": 20}` or `layers_={"k": 2}` where the name of the
@@ -465,6 +480,7 @@ def train(
 
 
 @naming_extras()
+@plain_calls()
 def write_report(folder: str | Path, blocks: Sequence[str] = ()) -> Path:
     """Write the report of the finished jobs under a folder.
 

@@ -142,7 +142,7 @@ def _parser() -> ArgumentParser:
         ' {"texts": [...]}, GET /health, GET /metrics, GET /docs.',
     )
     add_classifier(parser)
-    parser.add_argument("--host", default="127.0.0.1", help="address; this machine alone if none")
+    parser.add_argument("--host", default="127.0.0.1", help="address; by default of this machine")
     parser.add_argument("--port", type=int, default=PORT, help="0 takes any free one")
     for name, kind, what in (
         ("max-texts", int, "most texts of a request"),

@@ -25,11 +25,11 @@ class ReproduceConfig:
     max_length: int = 512
     """Tokens of a text; the report counts what that cuts."""
     dtype: str | None = None
-    """Precision of every model's pass: float32, bfloat16 or float16; if none, each model's own."""
+    """Precision of every model's pass: float32, bfloat16 or float16. Not set: each model's own."""
     batch_size: int = 64
     """Texts of one step of a head's training."""
     validation_size: float = 0.1
-    """Share of train that becomes validation where the data has none."""
+    """Share of train that becomes validation where the data has no validation."""
     auto: bool = True
     """Run `experiment=auto` too, on all models together."""
 
@@ -55,9 +55,9 @@ class SearchConfig:
     name: str
     """Name of the study and of its folder."""
     trials: int = 40
-    """In all, those of earlier runs of the same study included."""
+    """Number of trials in all, those of earlier runs of the same study included."""
     seconds: float | None = None
-    """Seconds after which no new trial begins."""
+    """Seconds after which no new trial begins. Not set: no limit."""
     startup: int = 10
     """Trials drawn at random, before which nothing is pruned either."""
     warmup: int = 5

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from layerfusion.calls import plain_methods
 from layerfusion.config.assets import DataSourceConfig, SourceConfig
 from layerfusion.config.registry import (
     MULTI_LAYER_PROBES,
@@ -97,8 +98,9 @@ class DatasetConfig:
     test: str | None = None
     """A file of yours with the test rows, beside `train`."""
     files: dict[str, str] = field(default_factory=dict)
-    """Split to the file of the folder `path`, or to the part of the hub's data set, that holds it.
-    Empty: found by their names. Splits that it does not name are made from train."""
+    """The file of the folder `path`, or the part of the hub's data set, that holds each split,
+    such as `{train: old.csv, test: new.csv}`. Splits that it leaves out are made from train.
+    Not set: files are found by their names."""
     hub: str | None = None
     """A data set on the Hugging Face hub, `owner/name`; it takes precedence over `sources`."""
     revision: str = "main"
@@ -113,8 +115,9 @@ class DatasetConfig:
     """Names of the integer labels 0, 1, …. If empty, the names come from the data (`labels.json` or
     the features of a Hugging Face data set), or are the labels themselves."""
     multilabel: bool = False
-    """A text has any number of the labels. The label column holds lists, or texts that are lists of
-    JSON or Python; of other texts, each is one label, unless `label_separator` parts it."""
+    """Whether a text may have any number of labels. A cell of the label column is then a list,
+    or a string with a list of JSON or Python in it; any other string is one label, or several
+    that `label_separator` parts."""
     label_separator: str | None = field(
         default=None, metadata={RULE: Rule(lambda mark: mark != "", "not be empty")}
     )
@@ -129,9 +132,9 @@ class DatasetConfig:
     `validation` and `test`: from a path to a pandas DataFrame, a dict of columns or a list of rows,
     each a dict."""
     validation_size: float = field(default=0.1, metadata=between(0, 1, ends="()"))
-    """Share of train that becomes validation if the data has none."""
+    """Share of train that becomes validation where the data has no validation."""
     test_size: float = field(default=0.2, metadata=between(0, 1, ends="()"))
-    """Share of the rows that becomes test if the data has none."""
+    """Share of the rows that becomes test where the data has no test."""
     split_seed: int = field(default=0, metadata=at_least(0))
     """Seed that draws the splits which the data lacks."""
     dedupe: bool = False
@@ -164,9 +167,9 @@ class LimitConfig:
     """Sizes of seeded stratified samples, for a quick look; every result says that it is of one."""
 
     train: int | None = field(default=None, metadata=at_least(2))
-    """Rows of train and validation together; none for all."""
+    """Rows of train and validation together. Not set: all rows."""
     test: int | None = field(default=None, metadata=at_least(1))
-    """Rows of test; none for all."""
+    """Rows of test. Not set: all rows."""
     per_class: int | None = field(default=None, metadata=at_least(2))
     """Rows of each class of train and validation together, or all rows of a class that has fewer.
     They are drawn from the sample that `train` asks for."""
@@ -201,7 +204,8 @@ class BackboneConfig:
     """Tokens that one window repeats of the one before, as context; with auto, an eighth of a
     window at most."""
     trust_remote_code: bool = False
-    """Run code that comes with the model. Off: such models are refused."""
+    """Run code that comes with the model. Where it is false, a model that needs such code is
+    refused."""
     num_layers: int | None = None
     """Number of blocks; only for the plan of a model that is not on this machine yet."""
     width: int | None = None
@@ -212,8 +216,8 @@ class BackboneConfig:
     model: str | None = None
     """Name of the model that the endpoint is asked for."""
     dimensions: int | None = field(default=None, metadata=at_least(1))
-    """Width that the endpoint is asked for, or that a pipeline's vectors are cut to; none: the
-    model's own."""
+    """Width that the endpoint is asked for, or that a pipeline's vectors are cut to. Not set:
+    the model's own width."""
     token_variable: str | None = None
     """Name of the environment variable that holds the token of the endpoint, which is kept
     nowhere."""
@@ -281,10 +285,12 @@ class ExtractConfig:
     """Device of the models: auto, cpu, cuda, cuda:1, mps or xpu; or spread: over all GPUs and,
     where these are too small for a model, the memory of the machine."""
     token_budget: int | None = field(default=None, metadata=at_least(1))
-    """Tokens of one batch, padding included. If none, a short calibration finds it and keeps it."""
+    """Tokens of one batch, padding included. Not set: a short calibration finds the fastest
+    number and remembers it."""
     shard_tokens: int | None = field(default=None, metadata=at_least(1))
-    """A shard is closed after about this many tokens, and a kill loses at most one shard. If none,
-    a shard takes some seconds of work: 16,384 tokens on a CPU and up to 524,288 on a GPU."""
+    """A shard, which is a file of vectors, is closed after about this many tokens; a job that
+    is killed loses at most one shard. Not set: as many as take some seconds, 16,384 tokens on a
+    CPU and up to 524,288 on a GPU."""
     shard_texts: int = field(default=1024, metadata=at_least(1))
     """A shard is closed after this many texts at the latest."""
     store_dtype: str = field(default="auto", metadata=one_of(*STORE_DTYPES))
@@ -297,7 +303,7 @@ class ExtractConfig:
 
 @dataclass
 class BudgetConfig:
-    """Limits on the cost of the selected layers; none for no limit."""
+    """Limits on the cost of the selected layers. Not set: no limit."""
 
     max_layer: int | None = field(default=None, metadata=at_least(0))
     """Highest layer of each model that may be selected; the final norm counts as the last block."""
@@ -346,9 +352,11 @@ class LayersConfig:
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     pilot: int | None = field(default=None, metadata=at_least(20))
     """Number of rows of train to select layers on, before the other texts are extracted up to these
-    layers only. It grows until the selection is stable. If none, every layer is extracted."""
+    layers only, which saves time with large models. It grows until the selection is stable. Not
+    set: every layer of every text is extracted."""
 
 
+@plain_methods
 @dataclass
 class FusionConfig:
     """The operator that fuses the sources, and the head on it: `conf/fusion/NAME.yaml`.
@@ -373,7 +381,8 @@ class FusionConfig:
     """Factor of the gates' mean entropy in the training loss. Above 0, gates choose more sharply;
     operators without gates ignore it."""
     residual: bool = False
-    """Put the projected sources beside the fused vector. Operators that end in classes cannot."""
+    """Classify by the projected sources too, beside the fused vector. Operators that give the
+    classes themselves, such as `late`, cannot do that."""
     match_capacity: bool = False
     """Choose the width so that the head has as many parameters as `concat` at `width`."""
     arguments: dict[str, Any] = field(default_factory=dict)
@@ -384,12 +393,13 @@ class FusionConfig:
     widths: list[int] = field(default_factory=lambda: [64, 256], metadata=at_least(1))
     """Widths that `auto` tries each operator with."""
     members: int | None = field(default=None, metadata=at_least(1))
-    """Most sources that `auto` fuses; no limit if none."""
+    """Most sources that `auto` fuses. Not set: no limit."""
     prefer: str = field(default=ACCURATE, metadata=one_of(*PREFERENCES))
     """What `auto` takes: `accurate`, the candidate with the lowest log-loss, or `cheap`, the one
     with the fewest FLOPs a text among those within a standard error of it."""
 
 
+@plain_methods
 @dataclass
 class TrainerConfig:
     """Training of a head: `conf/trainer/NAME.yaml`.
@@ -419,24 +429,25 @@ class LoggerConfig:
     """Experiment tracking: `conf/logger/NAME.yaml`."""
 
     name: str = "wandb"
-    """wandb or none."""
+    """wandb, or none for no tracking."""
     project: str | None = None
-    """None: that of WANDB_PROJECT, or else layerfusion."""
+    """Project of W&B. Not set: that of WANDB_PROJECT, or else layerfusion."""
     entity: str | None = None
-    """User or team; none: that of WANDB_ENTITY, or else of the API key."""
+    """User or team of W&B. Not set: that of WANDB_ENTITY, or else of the API key."""
     mode: str = "auto"
     """auto: as WANDB_MODE and WANDB_DISABLED say, or else online where an API key is found and
     offline elsewhere; online; offline."""
     group: str | None = None
-    """Name that the runs of a sweep share; none: that of WANDB_RUN_GROUP, or else the sweep's
-    folder, or none for single jobs."""
+    """Name that the runs of a sweep share. Not set: that of WANDB_RUN_GROUP, or else the
+    sweep's folder; single jobs have no group."""
     tags: list[str] = field(default_factory=list)
-    """Tags of yours; empty: those of WANDB_TAGS."""
+    """Tags of yours. Not set: those of WANDB_TAGS."""
     code: bool = True
-    """Keep the package's sources with the first run of each sweep; about a tenth of a second."""
+    """Keep LayerFusion's source code with the first run of each sweep, which takes about a
+    tenth of a second."""
     upload: str = NO_UPLOAD
-    """none: the artifacts of a run refer to files on this machine; bundle: its classifier is kept,
-    in a sweep too, and uploaded."""
+    """none: the classifier is not uploaded, and the artifacts of a run refer to files on this
+    machine; bundle: the classifier is kept, in a sweep too, and uploaded."""
     texts: bool = False
     """Show the texts of test in the table of predictions. They leave this machine."""
 
@@ -473,8 +484,8 @@ class ProfileConfig:
     many layers as `adaptive`."""
     multi_layer: list[str] = field(default_factory=list, metadata=named_in(MULTI_LAYER_PROBES))
     """Probes of several layers at once to fit: `scalar_mix`, `group_lasso`, or a
-    `package.module:name` of your own. By default none, as with many wide layers they take longer
-    than all else."""
+    `package.module:name` of your own. By default no such probe is fitted, as with many wide
+    layers they take longer than all else."""
     judge: bool = False
     """After all selections are made, evaluate them on test: the accuracy of every layer, and the
     regret of every selection. This is for studies of the scores; nothing may be chosen by it."""
@@ -498,25 +509,27 @@ class TrainConfig:
     limit: LimitConfig = field(default_factory=LimitConfig)
     profile: ProfileConfig = field(default_factory=ProfileConfig)
     long_texts: str = TRUNCATE
-    """What the models do with texts that are too long for them: truncate, windows or auto, as each
-    `backbone.NAME.long_texts` that is not set."""
+    """What the models do with texts that are too long for them: truncate cuts them, windows
+    reads them whole in overlapping windows, auto takes windows where many texts are too long
+    and the cost is bounded. A model with a `backbone.NAME.long_texts` of its own keeps that."""
     objective: str = LOG_LOSS
     """Measure by which epochs and fusions are chosen: log_loss, accuracy, macro_f1 or micro_f1."""
     class_weights: str = UNWEIGHTED
-    """none, or balanced: classify as if all classes were equally frequent."""
+    """none: classes are as frequent as train has them; balanced: classify as if all were
+    equally frequent."""
     protocol: str = HONEST
-    """honest, or as_published: what published scripts do, test in the choice of the epoch included;
-    its figures have names of their own and enter no honest table."""
+    """honest; or as_published, which does what published scripts do, such as choosing the epoch
+    by test. Its figures have names of their own and stand in no table beside honest ones."""
     bundle: bool | None = None
-    """Keep the classifier in the job's folder, for `layerfusion predict`. None: of a job by itself,
-    not of the jobs of a sweep."""
+    """Keep the classifier in the job's folder, for `layerfusion predict`. Not set: it is kept,
+    but for the jobs of a sweep."""
     by_folds: bool | None = None
-    """Judge the job on folds of train too, as many as `layers.folds`, by fitting all of it anew
-    without each fold: layers, fusion and one head. Jobs are compared by that where validation has
-    fewer than 200 rows. None: of the jobs of a sweep with such a validation, unless they have a
-    pilot or a time limit."""
+    """Judge the job on folds of train too, `layers.folds` of them: without each fold, its
+    layers, its fusion and one head are fitted anew. Jobs are compared by that figure where
+    validation has fewer than 200 rows. Not set: only in a sweep with so few, and not for jobs
+    with a pilot or a time limit."""
     time_limit: float | None = field(default=None, metadata=above(0))
-    """Seconds that the job may take, from the start of the command; none for no limit. Models,
+    """Seconds that the job may take, from the start of the command. Not set: no limit. Models,
     candidates of `auto` and seeds that would not be ready in time are left out, and the record
     names them. A step that has begun is never interrupted."""
     sweep: str = "main"

@@ -161,7 +161,7 @@ def settled_head(auto: FusionConfig, name: str, width: int | None = None) -> Fus
     Args:
         auto: the settings of `fusion=auto`.
         name: one of its `among`.
-        width: one of its `widths`; as in `auto` if none.
+        width: one of its `widths`; None for the one in `auto`.
     """
     head = replace(auto, name=name, width=auto.width if width is None else width, arguments={})
     entry = find_operator(name)

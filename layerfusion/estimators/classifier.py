@@ -19,6 +19,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from layerfusion.calls import check_params, plain_methods
 from layerfusion.commands.overrides import NO_DATASET, Names, config_of
 from layerfusion.config.job import UNWEIGHTED, TrainConfig
 from layerfusion.errors import UserError, short
@@ -60,6 +61,7 @@ _ALONE = threading.RLock()
 """Held during a fit: Hydra's composition and the seeding of the heads are of the whole process."""
 
 
+@plain_methods
 class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
     """Classifies texts by fused layers of frozen language models, and says why.
 
@@ -194,7 +196,7 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         begun = time.monotonic()
         texts = text_list(X, "fit")
         if wrong := other_order(X, y):
-            warnings.warn(f"fit: {wrong}", UserWarning, stacklevel=2)
+            warnings.warn(f"fit: {wrong}", UserWarning, stacklevel=3)
         repeats = repeats_of(sample_weight, len(texts))
         kept = None
         if repeats is not None and not repeats.all():
@@ -304,8 +306,6 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
             UserError: for anything but one string with a word.
         """
         check_is_fitted(self)
-        if not isinstance(text, str):
-            raise UserError(f"explain: one text is needed, found {short(text)}")
         (features,) = self._features(text_list([text], "explain"))
         heads = self._bundle.heads
         final = self._bundle.probabilities([text], _RECENT)
@@ -335,7 +335,8 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
             of, log-loss in nats, accuracy (NaN where it was not computed), log-loss behind the
             chosen one and its standard error (NaN where not compared), GFLOPs a text, and whether
             it was chosen. None of the rows taught what is judged on it. The best of many is a
-            little luckier than it will be on new texts.
+            little luckier than it will be on new texts. A probe may so stand above the chosen
+            fusion: its layer is known from these rows, and a fusion chose its layers without them.
         """
         check_is_fitted(self)
         rows = [asdict(trial) for trial in self._trials]
@@ -451,15 +452,12 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
 
     def _config(self, seed: int) -> TrainConfig:
         """Compose the config of the job that the parameters describe."""
-        if not isinstance(self.validation_size, float) or not 0 < self.validation_size < 1:
+        check_params(self)
+        if not 0 < self.validation_size < 1:
             raise UserError(
                 f"validation_size: a share between 0 and 1 is needed, found"
                 f" {short(self.validation_size)}"
             )
-        for name in ("budget", "settings"):
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, Mapping):
-                raise UserError(f"{name}: a dict is needed, found {short(value)}")
         keys: dict[str, Any] = {
             "pooling": self.pooling,
             "lexical": self.lexical,
@@ -475,10 +473,6 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
             keys["time_limit"] = self.time_limit
         if self.budget is not None:
             keys["layers.budget"] = self.budget
-        for name in ("layers", "fusion"):
-            value = getattr(self, name)
-            if not isinstance(value, str | Mapping if name == "layers" else str):
-                raise UserError(f"{name}: a name is needed, found {short(value)}")
         keys |= self.settings or {}
         return config_of(NO_DATASET, self.models, keys, layers=self.layers, fusion=self.fusion)
 
@@ -527,7 +521,7 @@ def _warn_of_constant(targets: Targets) -> None:
         if rows.any():
             names = ", ".join(map(repr, targets.classes[rows].tolist()[:8]))
             more = f" and {rows.sum() - 8} more" if rows.sum() > 8 else ""
-            warnings.warn(f"fit: {which} the label {names}{more}", UserWarning, stacklevel=3)
+            warnings.warn(f"fit: {which} the label {names}{more}", UserWarning, stacklevel=4)
 
 
 def _json(name: str, value: Any) -> Any:

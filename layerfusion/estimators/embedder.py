@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
+from layerfusion.calls import check_params, plain_methods
 from layerfusion.commands.overrides import NO_DATASET, config_of
 from layerfusion.commands.python import embed
 from layerfusion.embeddings.shape import layer_name
@@ -16,6 +17,7 @@ from layerfusion.estimators.rows import text_list
 from layerfusion.runs.job_sources import open_backbones
 
 
+@plain_methods
 class TextEmbedder(TransformerMixin, BaseEstimator):
     """Turns texts into the vectors of a layer of a frozen language model.
 
@@ -71,6 +73,7 @@ class TextEmbedder(TransformerMixin, BaseEstimator):
             UserError: for an empty text, a layer that the model does not have, or a model that
                 cannot be had.
         """
+        check_params(self)
         texts = text_list(X, "transform")
         settings = {"extract.device": self.device, **(self.settings or {})}
         found = embed(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerfusion.commands.overrides import NO_DATASET, Names, config_of
+from layerfusion.calls import plain_calls
+from layerfusion.commands.overrides import NO_DATASET, SETTINGS, Names, config_of
 from layerfusion.config.check import refuse_time_limit
 from layerfusion.estimators.rows import targets_of, text_list
 from layerfusion.layers.candidates import all_layers
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
+@plain_calls(settings=SETTINGS)
 def rank(
     models: Names,
     texts: Any,

@@ -186,7 +186,7 @@ def _warn_of_alike(names: Sequence[str]) -> None:
             f"fit: {' and '.join(map(short, same))} are different classes; if they are one, write"
             " them the same",
             UserWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
 
 
@@ -201,7 +201,7 @@ def _warn_of_joined(names: Sequence[str]) -> None:
             f"fit: {short(joined[0])} is one class; if it is several labels, give a list of them"
             f" for each text, such as [{joined[1]} for y in labels]",
             UserWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from layerfusion.calls import plain_calls
 from layerfusion.errors import UserError
 from layerfusion.findings.renewed import older_records
 from layerfusion.findings.settings import settings_words
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
+@plain_calls()
 def results(folder: Path | str, *, older: bool = False) -> DataFrame:
     """Read every finished job under a folder, a row each.
 

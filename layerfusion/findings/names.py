@@ -72,7 +72,7 @@ def _told_by_reading(names: Mapping[FinishedJob, str]) -> dict[FinishedJob, str]
     """Add how texts are read, and layers selected, to names that differ in nothing else."""
     told = dict(names)
     for jobs in grouped(names, names.__getitem__).values():
-        settings = {job: _settings(job) for job in jobs}
+        settings = {job: read_settings(job) for job in jobs}
         for job in jobs:
             apart = {
                 key: value
@@ -80,11 +80,11 @@ def _told_by_reading(names: Mapping[FinishedJob, str]) -> dict[FinishedJob, str]
                 if any(other.get(key) != value for other in settings.values())
             }
             if apart:
-                told[job] = f"{names[job]} ({', '.join(_marks(apart))})"
+                told[job] = f"{names[job]} ({', '.join(settings_marks(apart))})"
     return told
 
 
-def _settings(job: FinishedJob) -> dict[tuple[str, str], object]:
+def read_settings(job: FinishedJob) -> dict[tuple[str, str], object]:
     """Return what may tell a job from others of its name, by model and setting.
 
     These are how each model reads texts and, of all models at once, selection and poolings.
@@ -100,8 +100,8 @@ def _settings(job: FinishedJob) -> dict[tuple[str, str], object]:
     return {("", "layers"): record.selection, ("", "pooling"): "+".join(poolings)} | reading
 
 
-def _marks(settings: Mapping[tuple[str, str], object]) -> list[str]:
-    """Write settings, once where all models have the same value: `long_texts=windows`."""
+def settings_marks(settings: Mapping[tuple[str, str], object]) -> list[str]:
+    """Write settings of models, once where all models have the same value: `long_texts=windows`."""
     by_key = grouped(settings, lambda place: place[1])
     marks = []
     for key, places in by_key.items():

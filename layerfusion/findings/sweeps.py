@@ -14,7 +14,9 @@ from layerfusion.findings.compare import best_chosen
 from layerfusion.findings.grouping import data_labels, file_names, grouped
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob, numbered_as
+from layerfusion.findings.names import read_settings, settings_marks
 from layerfusion.findings.results import Results
+from layerfusion.findings.settings import setting_text
 from layerfusion.findings.tests import Finding, between_sweeps
 from layerfusion.records.format import listing
 from layerfusion.records.job import DataRecord
@@ -196,17 +198,58 @@ def seeds_of(job: FinishedJob) -> list[float]:
 def common_settings(common: Sequence[Shared]) -> dict[str, list[FinishedJob]]:
     """Find the settings that some sweep ran on every data set, with their jobs.
 
-    Of several jobs with the same name, such as with heads of two widths, it is the chosen one.
+    Jobs of one name that differ in a setting, such as the width of their heads, are told apart by
+    it. Where no setting tells them apart it is the chosen one, and the name says of how many.
     """
-    by_data = [
-        grouped((job for group in data.groups.values() for job in group.jobs), _setting)
-        for data in common
-    ]
+    by_data = _told_apart(
+        [[job for group in data.groups.values() for job in group.jobs] for data in common]
+    )
     everywhere = [name for name in by_data[0] if all(name in jobs for jobs in by_data)]
     found = {name: [best_chosen(jobs[name]) for jobs in by_data] for name in everywhere}
     means = {name: float(np.mean([x.accuracy.mean for x in jobs])) for name, jobs in found.items()}
     kept = sorted(found, key=lambda name: (-means[name], name))[:MOST_SETTINGS]
     return {name: found[name] for name in kept}
+
+
+def _told_apart(jobs: Sequence[Sequence[FinishedJob]]) -> list[dict[str, list[FinishedJob]]]:
+    """Name the settings of the jobs on each data set, by what differs on some data set.
+
+    Returns:
+        For each data set, name to the jobs of that name there.
+    """
+    named = [grouped(own, _setting) for own in jobs]
+    found: list[dict[str, list[FinishedJob]]] = [{} for _ in jobs]
+    for name in dict.fromkeys(name for own in named for name in own):
+        same = [own.get(name, []) for own in named]
+        settings = {job: _settings(job) for own in same for job in own}
+        apart = [
+            key
+            for key in dict.fromkeys(key for one in settings.values() for key in one)
+            if any(len({str(settings[job].get(key)) for job in own}) > 1 for own in same)
+        ]
+
+        told = {
+            job: settings_marks({key: own[key] for key in apart if key in own})
+            for job, own in settings.items()
+        }
+        title = {job: f"{name} ({', '.join(own)})" if own else name for job, own in told.items()}
+        by_words = [grouped(own, title.__getitem__) for own in same]
+        for words in dict.fromkeys(words for own in by_words for words in own):
+            most = max(len({job.record.job for job in own.get(words, ())}) for own in by_words)
+            many = f" (the chosen of up to {most} jobs)" if most > 1 else ""
+            for place, own in zip(found, by_words, strict=True):
+                if words in own:
+                    place[words + many] = own[words]
+    return found
+
+
+def _settings(job: FinishedJob) -> dict[tuple[str, str], object]:
+    """Return the settings of a job that its name leaves out, by model, if of one, and key."""
+    record = job.record
+    seeds = {"seeds": len(record.seeds), "seed": min(one.seed for one in record.seeds)}
+    whole = {**record.settings, **seeds}
+    texts = {("", key): setting_text(value) for key, value in whole.items()}
+    return texts | {key: value for key, value in read_settings(job).items() if key[0]}
 
 
 def _setting(job: FinishedJob) -> str:

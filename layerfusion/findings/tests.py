@@ -27,11 +27,11 @@ from layerfusion.statistics.significance import (
     sign_flips,
 )
 
-Kind = Literal["layer", "last", "baseline", "concat", "part", "lexical", "sweep"]
+Kind = Literal["layer", "last", "baseline", "concat", "part", "lexical", "sweep", "price"]
 """A kind of comparison. A job is compared with the single layer that is chosen, with the last layer
 of the same model, with the baseline, with `concat` on the same layers, with the best of its models
-alone, with the same job without its lexical sources, or with the choice of another
-sweep."""
+alone, with the same job without its lexical sources, with the choice of another sweep, or with a
+cheaper job."""
 PRIMARY = "primary"
 """Family of the few comparisons that answer the questions of the page: the chosen single layer
 against the last layer and the baseline, the chosen fusion against all three, and the job that
@@ -204,6 +204,28 @@ def between_sweeps(pairs: Sequence[tuple[FinishedJob, FinishedJob]]) -> list[Fin
         replace(one, adjusted=adjusted.get(n, 1.0), family="sweep", among=len(asked))
         for n, one in enumerate(found)
     ]
+
+
+def worth_their_price(jobs: Sequence[FinishedJob]) -> dict[FinishedJob, Finding]:
+    """Compare each of some jobs on test with the dearest cheaper one that is worth its price.
+
+    The cheapest is worth its price; any other is where its comparison has the verdict `gain`. Each
+    job but the cheapest is compared once, and p is corrected for that number (Bonferroni).
+
+    Args:
+        jobs: the cheapest first.
+
+    Returns:
+        Each job but the cheapest to its comparison.
+    """
+    found: dict[FinishedJob, Finding] = {}
+    worth, number = jobs[0], len(jobs) - 1
+    for job in jobs[1:]:
+        one = _paired("price", job, worth)
+        p = min(1.0, number * one.test.p)
+        found[job] = replace(one, adjusted=p, family="price", among=number)
+        worth = job if found[job].verdict == "gain" else worth
+    return found
 
 
 def same_system(a: FinishedJob, b: FinishedJob) -> bool:

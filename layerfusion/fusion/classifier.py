@@ -18,6 +18,7 @@ from torchmetrics.classification import (
     MultilabelF1Score,
 )
 
+from layerfusion.calls import plain_calls
 from layerfusion.config.user_code import user_code_errors
 from layerfusion.errors import UserError
 from layerfusion.fusion.data import Batch
@@ -63,6 +64,7 @@ class FusionClassifier(FusionHead, LightningModule):
         UserError: for an unknown operator or argument, or a value out of range.
     """
 
+    @plain_calls()
     def __init__(
         self,
         widths: Sequence[int],

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from layerfusion.calls import plain_calls
 from layerfusion.embeddings.standardise import Standardiser
 from layerfusion.errors import UserError, unknown
 from layerfusion.fusion.operators.build import check_sources
@@ -91,6 +92,7 @@ class FusionDataModule(LightningDataModule):
             are neither class indices nor matrices of 0 and 1.
     """
 
+    @plain_calls()
     def __init__(
         self,
         features: Mapping[str, Sequence[Any]],
@@ -99,6 +101,12 @@ class FusionDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        for split, sources in features.items():
+            if not isinstance(sources, Sequence) or isinstance(sources, str):
+                raise UserError(
+                    f"fusion: the features of {split} have to be a list with a tensor or array for"
+                    f" each source, found an object of type {type(sources).__name__}"
+                )
         tensors = {
             split: [torch.as_tensor(source) for source in sources]
             for split, sources in features.items()

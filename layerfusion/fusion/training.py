@@ -19,6 +19,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
+from layerfusion.calls import plain_calls
 from layerfusion.config.check import check_devices
 from layerfusion.config.job import (
     ACCURACY,
@@ -74,6 +75,7 @@ class Fitted:
         return before * (self.temperature or 1.0)
 
 
+@plain_calls()
 def fit(
     data: FusionDataModule,
     fusion: FusionConfig | None = None,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from layerfusion.calls import plain_methods
 from layerfusion.config.imports import import_object
 from layerfusion.config.registry import SCORES, import_path
 from layerfusion.errors import UserError
@@ -45,6 +46,7 @@ class ScoreValues:
     """Backbone and layer to the attention entropy of each head, for scores that have it."""
 
 
+@plain_methods
 @dataclass(frozen=True)
 class Score:
     """An importance score: a number that says how useful a layer is for the labels.

@@ -125,28 +125,34 @@
 })();
 
 // Where a table is wider than its room, the columns that are not needed at first are folded, the last
-// one first, until it fits. A button shows them. Paper and CSV files have all of them.
-for (const region of document.querySelectorAll(".scroll:has([data-later])")) {
+// one first, until it fits. A button shows them. Paper and CSV files have all of them. What is still
+// too wide is stacked on a phone: each row is a block there, and each of its figures has its heading.
+for (const region of document.querySelectorAll(".scroll")) {
   const table = region.querySelector("table"), heads = [...table.tHead.rows[0].cells];
+  const names = heads.map((head) => head.textContent);
+  for (const row of table.tBodies[0].rows) [...row.cells].forEach((cell, n) => { cell.dataset.head = names[n]; });
   const later = heads.filter((head) => "later" in head.dataset).reverse();
   const button = Object.assign(document.createElement("button"), { type: "button", className: "columns" });
-  region.nextElementSibling.prepend(button);
+  if (later.length) region.nextElementSibling.prepend(button);
   let all = false, width = 0;
   const fold = (head, folded) => {
     for (const row of table.rows) row.cells[head.cellIndex].classList.toggle("folded", folded);
   };
+  const isWide = () => region.scrollWidth > region.clientWidth + 1;
   const fit = () => {
     width = region.clientWidth;
+    region.classList.remove("stacked");
     later.forEach((head) => fold(head, false));
     const folded = later.filter((head) => {
-      const wide = region.scrollWidth > region.clientWidth + 1;
+      const wide = isWide();
       if (wide) fold(head, true);
       return wide;
     });
     button.hidden = !folded.length;
     if (all) folded.forEach((head) => fold(head, false));
-    const names = folded.map((head) => head.textContent).reverse().join(", ");
-    button.textContent = all ? "fewer columns" : `more columns: ${names}`;
+    const more = folded.map((head) => head.textContent).reverse().join(", ");
+    button.textContent = all ? "fewer columns" : `more columns: ${more}`;
+    region.classList.toggle("stacked", isWide());
   };
   button.addEventListener("click", () => {
     all = !all;

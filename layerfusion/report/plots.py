@@ -17,6 +17,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
+from layerfusion.calls import plain_calls
 from layerfusion.errors import UserError, unknown
 from layerfusion.findings.curves import probe_lines
 from layerfusion.findings.groups import DataGroup, one_group
@@ -33,6 +34,7 @@ Jobs = str | Path | DataGroup
 ProfileLike = str | Path | Profile
 
 
+@plain_calls()
 def plot_layers(
     source: Jobs | Profile, ax: Axes | None = None, *, dataset: str | None = None
 ) -> Axes:
@@ -58,6 +60,7 @@ def plot_layers(
     return layers.plot_probe_curves(group, ax)
 
 
+@plain_calls()
 def plot_fusion(jobs: Jobs, ax: Axes | None = None, *, dataset: str | None = None) -> Axes:
     """Draw the difference of every fusion to the single layer that is chosen.
 
@@ -72,8 +75,9 @@ def plot_fusion(jobs: Jobs, ax: Axes | None = None, *, dataset: str | None = Non
     return plot_forest(forest_rows(group, rows), CHOSEN_LAYER, ax)
 
 
+@plain_calls()
 def plot_cost(jobs: Jobs, ax: Axes | None = None, *, dataset: str | None = None) -> Axes:
-    """Draw test accuracy against operations, and the jobs that are worth theirs.
+    """Draw test accuracy against operations, and the front: the best of each cost.
 
     Example:
         >>> type(plot_cost(outputs)).__name__

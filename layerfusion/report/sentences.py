@@ -9,6 +9,8 @@ from layerfusion.records.format import capital, plural
 from layerfusion.report.format import NONE, P_VALUE, PERCENT, POINTS, REGRET, SPACE, Format
 from layerfusion.statistics.intervals import Difference
 
+MARKS = "▲ ▼ better or worse; △ ▽ probably, but not after correction; no mark: cannot be told."
+
 
 class Interval(Protocol):
     """Anything with the two ends of a 95 % interval, or with none for them."""

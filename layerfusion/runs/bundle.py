@@ -30,6 +30,7 @@ from torch import Tensor
 from layerfusion.assets import Asset, NoSource, resolve
 from layerfusion.assets.paths import content_identity
 from layerfusion.assets.staging import write_new_folder
+from layerfusion.calls import plain_methods
 from layerfusion.config.check import check_backbone
 from layerfusion.config.job import TrainConfig
 from layerfusion.embeddings.backbone import Backbone
@@ -85,6 +86,7 @@ class Explained:
     other sources at their mean over train. Shape: (texts, sources, classes)."""
 
 
+@plain_methods
 @dataclass(frozen=True)
 class Bundle:
     """A trained classifier of texts, as loaded from a job's folder.

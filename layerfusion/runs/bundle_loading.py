@@ -12,6 +12,7 @@ from torch import Tensor
 
 from layerfusion.assets.files import parse_json
 from layerfusion.assets.hub_folders import HUB
+from layerfusion.calls import plain_calls
 from layerfusion.config.check import load as load_settings
 from layerfusion.config.job import PathsConfig, TrainConfig
 from layerfusion.embeddings.lexical import LexicalFit
@@ -42,6 +43,7 @@ from layerfusion.runs.trust import (
 log = logging.getLogger(__name__)
 
 
+@plain_calls("load")
 def load_bundle(
     folder: Path | str,
     *,

@@ -13,6 +13,7 @@ import numpy as np
 
 from layerfusion.assets import Asset, resolve
 from layerfusion.assets.files import in_one_line, is_shown_in_one_line
+from layerfusion.calls import plain_methods
 from layerfusion.config.assets import DataSourceConfig
 from layerfusion.config.check import check_dataset
 from layerfusion.config.job import DatasetConfig, LimitConfig
@@ -36,6 +37,7 @@ from layerfusion.texts.splits import Split, complete_splits
 from layerfusion.texts.table import SPLITS, Table, read_by_own_names
 
 
+@plain_methods
 @dataclass(frozen=True)
 class TextDataset:
     """Texts with their classes, or with any number of labels each, in three splits."""

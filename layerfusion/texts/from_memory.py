@@ -84,7 +84,7 @@ def tables_of(
 def _texts_of(data: Any, labels: Any, place: str) -> list[Any]:
     """The texts that labels stand beside, in the order that they have."""
     for what, found in (("texts", data), ("labels", labels)):
-        if isinstance(found, Set | Mapping):
+        if isinstance(found, Set | Mapping | str | bytes) or not isinstance(found, Iterable):
             raise UserError(
                 f"{place}: the {what} are an object of type {type(found).__name__}, which has no"
                 " rows in an order; a list has"

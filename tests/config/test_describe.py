@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -54,3 +55,14 @@ def test_every_default_is_the_one_that_is_composed() -> None:
 @pytest.mark.parametrize("word", ["gate", "held out", "stack"])
 def test_the_glossary_is_found(word: str) -> None:
     assert len(glossary()[word]) > 20
+
+
+def test_what_happens_where_a_key_is_not_set_is_said_in_words() -> None:
+    """`if none` and the like leave open what has none of what."""
+    values = {"class_weights", "logger.name", "logger.upload"}  # which may be `none`
+    riddles = {
+        name: key.meaning
+        for name, key in keys().items()
+        if re.search(r"\bnone\b", key.meaning, re.IGNORECASE) and name not in values
+    }
+    assert riddles == {}

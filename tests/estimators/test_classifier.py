@@ -220,11 +220,11 @@ def test_rows_that_are_none_are_told_in_one_line(X: Any, y: Any, message: str, m
         ({"models": "nope"}, "backbone: there is no 'nope'"),
         ({"models": []}, "backbone: at least one is needed"),
         ({"fusion": "nope"}, "nope"),
-        ({"fusion": None}, "fusion: a name is needed, found None"),
+        ({"fusion": None}, "fusion= takes a string, found None"),
         ({"layers": "nope"}, "nope"),
         ({"layers": {"tiny": [9]}}, "there is no '?9"),
         ({"layers": {"other": [1]}}, "layers.fixed"),
-        ({"budget": 3}, "budget: a dict is needed, found 3"),
+        ({"budget": 3}, "budget= takes a dict or None, found 3"),
         ({"budget": {"nope": 3}}, "nope"),
         ({"budget": {"flops_per_text": -1}}, "flops_per_text"),
         ({"validation_size": 1.5}, "validation_size: a share between 0 and 1 is needed, found 1.5"),
@@ -234,7 +234,7 @@ def test_rows_that_are_none_are_told_in_one_line(X: Any, y: Any, message: str, m
         ({"objective": "auc"}, "objective: there is no .auc.; there are: log_loss"),
         ({"class_weight": {0: 1}}, "class_weight"),
         ({"settings": {"nope": 1}}, "nope"),
-        ({"settings": "x"}, "settings: a dict is needed"),
+        ({"settings": "x"}, "settings= takes a dict or None"),
     ],
 )
 def test_a_parameter_that_cannot_be_is_told_in_one_line(
@@ -247,9 +247,12 @@ def test_a_parameter_that_cannot_be_is_told_in_one_line(
 
 
 def test_nothing_is_said_before_fit(make: Any) -> None:
-    for call in ("predict", "predict_proba", "gates", "explain", "save"):
+    for call in ("predict", "predict_proba", "gates"):
         with pytest.raises(NotFittedError):
             getattr(make(), call)(["a"])
+    for call in ("explain", "save"):
+        with pytest.raises(NotFittedError):
+            getattr(make(), call)("a")
     with pytest.raises(NotFittedError):
         make().leaderboard()
     with pytest.raises(NotFittedError):

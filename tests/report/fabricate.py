@@ -105,6 +105,7 @@ def write_job(
     head_flops: int | None = None,
     head_milliseconds: tuple[float | None, float | None] = (None, None),
     on_folds: float | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> RunRecord:
     """Write a job whose test accuracy is about `test`; `right` fixes it by seed and row.
 
@@ -219,6 +220,7 @@ def write_job(
         gates=gate_record,
         recipe=recipe,
         lexical=list(lexical),
+        settings=dict(settings or {}),
         on_folds=None
         if on_folds is None
         else FoldsRecord(5, data.rows["train"], estimates(on_folds)),

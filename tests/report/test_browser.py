@@ -351,6 +351,41 @@ def test_a_phone_shows_the_main_table_without_scrolling(browser: Browser, source
     page.context.close()
 
 
+@pytest.mark.parametrize("more", [False, True])
+def test_no_table_scrolls_on_a_phone(browser: Browser, source: Path, more: bool) -> None:
+    """What has more columns than fit is a block a row, in which each figure has its heading."""
+    page = _open(browser, source, PHONE).page
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    page.wait_for_timeout(100)  # the tables fold after they have a size
+    if more:
+        page.evaluate("document.querySelectorAll('.columns:not([hidden])').forEach(b => b.click())")
+    wide, headings = page.evaluate(
+        """() => {
+          const all = [...document.querySelectorAll(".scroll")];
+          const figures = all.flatMap((x) => x.matches(".stacked") ? [...x.querySelectorAll("td")] : []);
+          const shown = figures.filter((td) => td.checkVisibility() && td.cellIndex);
+          const before = (td) => getComputedStyle(td, "::before").content.slice(1, -1);
+          const own = (td) => td.closest("table").tHead.rows[0].cells[td.cellIndex].textContent;
+          return [all.filter((x) => x.scrollWidth > x.clientWidth + 1).map((x) => x.ariaLabel),
+                  shown.map((td) => [before(td), own(td)])];
+        }"""  # noqa: E501
+    )
+    assert wide == []
+    assert len(headings) > 20
+    assert all(before == own for before, own in headings)
+    page.context.close()
+
+
+def test_a_table_is_filtered_on_a_phone(browser: Browser, source: Path) -> None:
+    page = _open(browser, source, PHONE).page
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    for box in page.locator("input.filter").all():
+        box.fill("no row has these words")
+        rows = box.locator("xpath=following-sibling::*[1]").locator("tbody tr")
+        assert not any(row.is_visible() for row in rows.all())
+    page.context.close()
+
+
 def test_no_table_of_a_data_set_scrolls_on_a_desk(browser: Browser, source: Path) -> None:
     page = _open(browser, source, 1400).page
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")

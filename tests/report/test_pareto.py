@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from layerfusion.findings.compare import flops, front
 from layerfusion.findings.groups import DataGroup, load_groups
 from layerfusion.findings.jobs import FinishedJob
-from layerfusion.findings.tests import find_all
+from layerfusion.findings.tests import find_all, worth_their_price
 from layerfusion.records.job import write_record
 from layerfusion.report.blocks.costs import head_cost_table, model_cost_table
 from layerfusion.report.blocks.pareto import pareto_block
@@ -103,6 +103,39 @@ def test_the_figure_and_the_table_show_the_front(tmp_path: Path) -> None:
     costs = table.frame()["GFLOPs a text"]
     assert np.all(np.diff(costs) > 0)
     assert block.figures[0].key == "toy-cost"
+
+
+def test_only_what_test_shows_is_worth_its_price(tmp_path: Path) -> None:
+    """Validation puts all on the front; by test one is better, one as good and one worse."""
+    data, rows = dataset(rows=400), np.arange(400)
+    right = {"0": rows < 240, "2": rows < 320, "4": np.roll(rows < 322, 3), "6": rows < 200}
+    for place, (layer, own) in enumerate(right.items()):
+        seeds = np.tile(own, (2, 1))
+        write_job(tmp_path, data, [("minilm", layer)], 0.7, 0.6 + place / 20, seeds=2, right=seeds)
+    (group,) = load_groups(tmp_path)
+    best = front(group.jobs)
+    assert [job.layer.layer for job in best] == list(LAYERS)
+    steps = worth_their_price(best)
+    assert [one.verdict for one in steps.values()] == ["gain", "open", "loss"]
+    assert [one.against for one in steps.values()] == [best[0], best[1], best[1]]
+    assert all(one.adjusted == min(1, 3 * one.test.p) for one in steps.values())
+    block = pareto_block(group, find_all([group])[group])
+    assert block is not None
+    words = text_of(block)
+    assert "Worth its price: Layer 2 of minilm is better than layer 0 of minilm by 20.0" in words
+    assert (
+        "Test does not show 2 other jobs to be worth the price. Layer 6 of minilm is worse" in words
+    )
+    assert [row.mark for row in block.tables[0].rows] == ["chosen", "chosen", "", ""]
+
+
+def test_where_test_cannot_tell_nothing_is_worth_its_price(tmp_path: Path) -> None:
+    group = _group(tmp_path, (0.6, 0.7, 0.65, 0.8))
+    block = pareto_block(group, find_all([group])[group])
+    assert block is not None
+    words = text_of(block)
+    assert "Test does not show 2 dearer jobs to be worth the price. Whether" in words
+    assert "Worth its price" not in words
 
 
 def test_one_job_has_no_front(tmp_path: Path) -> None:

@@ -141,6 +141,21 @@ def test_one_folder_has_a_leaderboard_of_its_settings(runs: Path) -> None:
     assert leader_sections in PAGE_SECTIONS
 
 
+def test_settings_of_one_name_are_told_apart_by_what_differs(tmp_path: Path) -> None:
+    for name, best in zip(NAMES, (0.8, 0.7, 0.8), strict=True):
+        data = dataset(name, rows=100)
+        for width, right in ((64, best), (256, 1.5 - best)):
+            settings = {"fusion.width": width, "trainer.patience": len(name)}  # the same on each
+            for salt in ("a", "b") if width == 256 else ("a",):
+                write_job(tmp_path, data, BOTH, right, right, settings=settings,
+                          salt=f"{width} {salt}")  # fmt: skip
+    (board,) = leader_sections(Results(tmp_path))
+    words = {text.rpartition(" gated ")[2] for text in column_of(board.tables[0], "Setting")}
+    assert words == {"(fusion.width=64)", "(fusion.width=256) (the chosen of up to 2 jobs)"}
+    means = column_of(board.tables[0], "Mean test %")
+    assert len(set(means)) == 2  # none is the better of the two on each data set
+
+
 def test_two_data_sets_have_no_leaderboard_and_equal_choices_are_said(tmp_path: Path) -> None:
     for sweep in ("a", "b"):
         write_job(tmp_path / sweep, dataset("mr", rows=60), [("minilm", "3")], 0.7, 0.7)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from layerfusion.calls import plain_calls
 from layerfusion.config.rules import RULE, Rule
 from layerfusion.errors import UserError
 
@@ -46,6 +47,7 @@ class FusionOperator(nn.Module):
     """True where the fused vectors are log-probabilities of the classes, or log-odds of labels, so
     that no classification layer follows."""
 
+    @plain_calls()
     def __init__(self, widths: Sequence[int], width: int) -> None:
         super().__init__()
         self.widths = tuple(widths)

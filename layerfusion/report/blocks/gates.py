@@ -28,7 +28,7 @@ from layerfusion.report.figures.colors import INK, MUTED, SERIES, model_colors
 from layerfusion.report.figures.layers import DASHED, LINES
 from layerfusion.report.figures.line_ends import LineEnd, name_curves
 from layerfusion.report.figures.profile_maps import TICK, ticks_that_fit
-from layerfusion.report.format import COUNT, NAME, decimals
+from layerfusion.report.format import COUNT, decimals
 from layerfusion.report.sentences import shortened
 from layerfusion.report.table import Column, Table
 
@@ -85,11 +85,10 @@ def mean_table(name: str, job: FinishedJob) -> Table:
     return Table(
         f"Mean gates: {name}",
         [layer for layer in job.record.layers if layer.mean_gate is not None],
-        Column("Model", lambda layer: layer.backbone),
-        Column("Layer", lambda layer: layer.layer, NAME),
-        Column("Pooling", lambda layer: layer.pooling),
+        Column("Source", source_name),
         Column("Mean gate", lambda layer: layer.mean_gate, decimals(4)),
-        Column("Times 1/K", lambda layer: layer.mean_gate * job.sources, decimals(2)),
+        Column("Times equal", lambda layer: layer.mean_gate * job.sources, decimals(2)),
+        note="Times equal: how many times the gate that equal weights would give.",
     )
 
 

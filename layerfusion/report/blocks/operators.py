@@ -21,7 +21,7 @@ from layerfusion.report.figures.colors import INK, MUTED
 from layerfusion.report.figures.forest import ForestRow, forest_drawing
 from layerfusion.report.format import COUNT, P_VALUE, POINTS
 from layerfusion.report.metrics import metric_columns
-from layerfusion.report.sentences import verdict
+from layerfusion.report.sentences import MARKS, verdict
 from layerfusion.report.table import Column, Table
 
 
@@ -96,8 +96,7 @@ def _shown(
         HEAD_FLOPS,
         TRAINING,
         note=f"Sorted by test {group.data.measure}, which nobody can choose by. The heads have"
-        f" {COUNT(min(sizes))} to {COUNT(max(sizes))} trained parameters. ▲ and ▼: better or worse"
-        " than concat, after correction for the number of comparisons; △ and ▽: probably so."
+        f" {COUNT(min(sizes))} to {COUNT(max(sizes))} trained parameters. Against concat: {MARKS}"
         " Training is over all seeds.",
     )
     return figure, table

@@ -1,8 +1,8 @@
-"""Block on accuracy against cost: the jobs that are worth their operations."""
+"""Block on accuracy against cost: which dearer jobs are worth their operations."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -12,16 +12,17 @@ from layerfusion.findings.grouping import grouped
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.names import all_names
-from layerfusion.findings.tests import Findings
+from layerfusion.findings.tests import Finding, Findings, worth_their_price
+from layerfusion.records.format import plural
 from layerfusion.report.block import Block
 from layerfusion.report.figures.axes import LINE, legend, new_axes, one_series, tell
 from layerfusion.report.figures.canvas import drawing
 from layerfusion.report.figures.colors import INK, MUTED, PAPER, model_colors
 from layerfusion.report.figures.layers import DASHED
 from layerfusion.report.figures.log_axis import number_log_axis
-from layerfusion.report.format import COUNT, PERCENT, Format
+from layerfusion.report.format import COUNT, PERCENT, POINTS, Format
 from layerfusion.report.metrics import set_columns, titled
-from layerfusion.report.sentences import percent
+from layerfusion.report.sentences import MARKS, percent, verdict
 from layerfusion.report.table import Column, Table, cell_text
 
 GIGA = Format(lambda value: f"{value:.3g}", 1e-9)
@@ -32,15 +33,12 @@ TOGETHER = "*"
 
 
 def pareto_block(group: DataGroup, findings: Findings) -> Block | None:
-    """Show the accuracy of every job against its operations, and mark the front.
-
-    Returns:
-        None where fewer than two jobs have a known cost.
-    """
+    """Show the accuracy of every job against its operations; nothing where under two have some."""
     jobs = [job for job in group.jobs if flops(job) > 0]
     if len(jobs) < 2:
         return None
     best, names, judge = front(jobs), all_names(group), group.judge
+    steps = worth_their_price(best)
     shown = [f"{names[x]}, {GIGA(flops(x))} GFLOPs, {percent(accuracy(x)[0])}" for x in best]
     figure = drawing(
         f"{group.key}-cost",
@@ -50,8 +48,7 @@ def pareto_block(group: DataGroup, findings: Findings) -> Block | None:
         caption=f"Test {group.data.measure} against the operations that one text takes, on a"
         " logarithmic scale. Small: every job, by model; stars: several models together. Ringed"
         f" and joined: the jobs that none beats on {judge.name} for the same operations or"
-        " fewer, with 95 % intervals over test rows. Dashed: the baseline,"
-        " whose operations do not count."
+        " fewer, with 95 % intervals over test rows. Dashed: the baseline, which costs none."
         + " Jobs with vectors that were computed elsewhere, at a cost that nobody knows, are left"
         " out." * any(job.flops is None for job in group.jobs),
     )
@@ -63,32 +60,45 @@ def pareto_block(group: DataGroup, findings: Findings) -> Block | None:
         Column("Sources", lambda job: job.sources, COUNT, later=True),
         Column(titled(judge.title, group.data), lambda job: job.choosing["accuracy"], PERCENT),
         Column(titled("Test", group.data), lambda job: job.accuracy, PERCENT),
+        Column("Over what is cheaper, points", steps.get, POINTS),
         *set_columns(lambda job: job.record.test),
         note=f"Cheapest first: each is better on {judge.name} than all that cost less, in"
-        f" {group.data.measure} or, on a tie, in log-loss."
-        " Neighbours may differ by less than these rows can show; the intervals tell.",
+        f" {group.data.measure} or, on a tie, in log-loss. Over what is cheaper: on test, against"
+        f" the dearest cheaper job that is worth its price, corrected for their number. {MARKS}",
+        mark=lambda job: "chosen" if job not in steps or steps[job].verdict == "gain" else "",
     )
-    return Block(f"What {group.data.measure} costs", (_text(group, best, names), figure, table))
+    words = _text(judge.name, steps, best[0], names)
+    return Block(f"What {group.data.measure} costs", (words, figure, table))
 
 
-def _text(group: DataGroup, best: Sequence[FinishedJob], names: dict[FinishedJob, str]) -> str:
-    judge = group.judge.name
-    if len(best) == 1:
-        return (
-            f"No dearer job is better on {judge} than the cheapest of the best, {names[best[0]]}."
-        )
-    cheap, dear = best[0], best[-1]
-    times = flops(dear) / flops(cheap)
-    many = (
-        f"{times:,.{0 if times >= 10 else 1}f} times as many" if times >= 1.05 else "nearly as many"
-    )
-    return (
-        f"{len(best)} jobs are worth their price: each is better on {judge} than all that cost"
+def _text(
+    judge: str,
+    steps: Mapping[FinishedJob, Finding],
+    cheap: FinishedJob,
+    names: Mapping[FinishedJob, str],
+) -> str:
+    """Say which jobs of the front test shows to be worth their price, and that of others not."""
+    if not steps:
+        return f"No dearer job is better on {judge} than the cheapest of the best, {names[cheap]}."
+
+    def shown(job: FinishedJob) -> str:
+        times = flops(job) / flops(cheap)
+        many = f"{times:,.{0 if times >= 10 else 1}f} times" if times >= 1.05 else "nearly"
+        against = steps[job].against
+        told = verdict(names[job], steps[job], names[against] if against else "")
+        return f"{told} It takes {GIGA(flops(job))} GFLOPs, {many} as many as the cheapest."
+
+    said = [
+        f"{len(steps) + 1} jobs are on the front: each is better on {judge} than all that cost"
         f" less. The cheapest, {names[cheap]}, reaches {percent(accuracy(cheap)[0])} on test with"
-        f" {GIGA(flops(cheap))} GFLOPs a text. The dearest, {names[dear]}, reaches"
-        f" {percent(accuracy(dear)[0])} with {GIGA(flops(dear))} GFLOPs, {many}. Turning a text"
-        " into tokens is not counted."
-    )
+        f" {GIGA(flops(cheap))} GFLOPs a text."
+    ]
+    worth = [job for job, one in steps.items() if one.verdict == "gain"]
+    said += [f"Worth its price: {shown(job)}" for job in worth]
+    if rest := [job for job in steps if job not in worth]:
+        others = plural(len(rest), "other job" if worth else "dearer job")
+        said.append(f"Test does not show {others} to be worth the price. {shown(rest[-1])}")
+    return " ".join([*said, "Turning a text into tokens is not counted."])
 
 
 def plot_cost(group: DataGroup, ax: Axes | None = None) -> Axes:

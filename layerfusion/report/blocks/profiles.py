@@ -129,10 +129,10 @@ def best_table(profile: Profile) -> Table:
         Column("Model", lambda entry: entry[0]),
         Column("Best layer", lambda entry: entry[1] and entry[1].layer, NAME),
         Column(f"Best: {measure} %", score(1, "accuracy"), PERCENT),
-        Column("Best: log-loss", score(1, "log_loss"), decimals(3)),
+        Column("Best: log-loss", score(1, "log_loss"), decimals(3), later=True),
         Column("Last layer", lambda entry: entry[2].layer, NAME),
         Column(f"Last: {measure} %", score(2, "accuracy"), PERCENT),
-        Column("Last: log-loss", score(2, "log_loss"), decimals(3)),
+        Column("Last: log-loss", score(2, "log_loss"), decimals(3), later=True),
         Column("Best − last, points", lambda entry: lead(entry[1], entry[2]), POINTS),
     )
 
@@ -238,17 +238,18 @@ def layer_table(profile: Profile) -> Table:
         if name == "accuracy":
             words = f"{capital(profile.dataset.measure)} %"
         title = f"{words} ↓" if scores.low_is_good(profile, name) else words
-        return Column(title, lambda layer: layer.scores.get(name), score_format(profile, name))
+        later, form = name not in ("accuracy", "log_loss"), score_format(profile, name)
+        return Column(title, lambda layer: layer.scores.get(name), form, later=later)
 
     return Table(
         "Every score of every layer",
         profile.layers,
         Column("Model", lambda layer: layer.source),
         Column("Layer", lambda layer: layer.layer, NAME),
-        Column("Depth", lambda layer: layer.depth, decimals(2)),
+        Column("Depth", lambda layer: layer.depth, decimals(2), later=True),
         *map(column, score_names(profile)),
-        Column("GFLOPs a text", lambda layer: layer.flops_per_text, GFLOPS),
-        Column("ms a text", lambda layer: layer.milliseconds_per_text, decimals(1)),
+        Column("GFLOPs a text", lambda layer: layer.flops_per_text, GFLOPS, later=True),
+        Column("ms a text", lambda x: x.milliseconds_per_text, decimals(1), later=True),
         Column(titled("Test", profile.dataset), lambda x: x.test, PERCENT, optional=True),
         note=f"Marked: the best held-out {profile.dataset.measure} of its model and pooling. ↓: low"
         " is good. Operations and milliseconds are those of the forward pass up to the layer. The"

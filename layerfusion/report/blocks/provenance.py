@@ -34,11 +34,8 @@ def provenance_sections(results: Results) -> list[Block]:
         ]),
         text_table("Models", "Model, Origin, Spec hash, Spec", provenance.models_of_jobs(jobs)),
         text_table("Jobs", "Data set, What, Job, Made", provenance.jobs_of(results)),
-        text_table(
-            "Jobs with a time limit",
-            "Data set, Job, What was left out",
-            provenance.time_notes_of(results),
-        ),
+        text_table("Jobs with a time limit", "Data set, Job, What was left out",
+                   provenance.time_notes_of(results)),
     )  # fmt: skip
     folded = (Folded((table,)) for table in tables)
     parts = (Bullets(tuple(results.facts)), Text(FILES, "note"), *folded)

@@ -31,7 +31,7 @@ from layerfusion.report.figures.colors import INK, MUTED
 from layerfusion.report.figures.forest import ForestRow, forest_drawing
 from layerfusion.report.format import COUNT, GFLOPS, NONE, P_VALUE, PERCENT, POINTS, SHARE, decimals
 from layerfusion.report.metrics import set_columns, titled
-from layerfusion.report.sentences import p_value, percent, told
+from layerfusion.report.sentences import MARKS, p_value, percent, told
 from layerfusion.report.table import Cell, Column, Table
 from layerfusion.statistics.ranks import LEAST_DATA_SETS, Ranking, first_shares, smallest_p
 from layerfusion.statistics.significance import ALPHA
@@ -120,9 +120,8 @@ def _answer_table(sides: SideBySide) -> Table:
             for x in names
         ),
         *(Column(f"{x}, GFLOPs", of(x, lambda job: job.flops), GFLOPS, later=True) for x in names),
-        note=f"{measure} on test; ▲ ▼ better or worse; △ ▽ probably, but not after correction; no"
-        " mark: cannot be told. The cost of a text is that of the models up to the highest layer"
-        " used.",
+        note=f"{measure} on test; {MARKS} The cost of a text is that of the models up"
+        " to the highest layer used.",
     )
 
 
@@ -251,7 +250,7 @@ def _board(
     if head == "Setting":
         note = (
             "By test, so that whoever is first owes it partly to luck: choose by validation or"
-            " folds of train, as is done here among jobs of one name. "
+            " folds of train. Settings of one name are told apart by what differs. "
         )
         if len(names) == MOST_SETTINGS:
             note += f"At most {MOST_SETTINGS}, those with the highest mean. "

@@ -23,7 +23,7 @@ from layerfusion.report.figures.canvas import Drawing, drawing
 from layerfusion.report.figures.layers import plot_answer_curve
 from layerfusion.report.format import COUNT, GFLOPS, PERCENT, POINTS, decimals
 from layerfusion.report.metrics import set_columns
-from layerfusion.report.sentences import bracket, percent, told
+from layerfusion.report.sentences import MARKS, bracket, percent, told
 from layerfusion.report.table import Column, Table
 
 Learned: TypeAlias = tuple[LearningCurve, LearningLine]
@@ -178,8 +178,7 @@ def answer_table(groups: Sequence[DataGroup], findings: Mapping[DataGroup, Findi
         Column("Over baseline, points", lambda job: over(job, None), POINTS, later=True),
         Column("ms a text", lambda job: job.record.milliseconds_one, decimals(1), later=True),
         Column("GFLOPs a text", lambda job: job.flops, GFLOPS, later=True),
-        note="▲ ▼ better or worse; △ ▽ probably, but not after correction; no mark: cannot be told."
-        + f" {SETS}" * any(group.data.multilabel for group in groups),
+        note=MARKS + f" {SETS}" * any(group.data.multilabel for group in groups),
     )
 
 

@@ -58,11 +58,7 @@ def name_lines(ax: Axes, ends: Sequence[LineEnd], *, fontsize: float = 11) -> No
 
 
 def spread(heights: Sequence[float], *, gap: float) -> list[float]:
-    """Move names apart until neighbours are at least `gap` from each other, as little as needed.
-
-    Returns:
-        The new heights, in the order given.
-    """
+    """Move heights apart, as little as needed, to `gap` from each other or more, in their order."""
     ranks = rankdata(heights, method="ordinal") - 1
     order, steps = np.argsort(ranks), gap * ranks
     # Less their steps, heights that are at least a step apart only have to rise.
