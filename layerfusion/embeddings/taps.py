@@ -118,12 +118,19 @@ def find_layers(
         last = seen[indices[-1]]
         if torch.equal(last, final):
             return blocks, indices
+        if last.shape != final.shape and any(entered is last for entered, _ in steps):
+            return blocks, indices  # what follows, such as a projection of OPT, is no layer
         # A list of attentions beside a list of feed-forwards passes the test above as well, but the
         # output of its last member is no layer of the model.
         if any(torch.equal(entered, last) and torch.equal(left, final) for entered, left in steps):
             return blocks, (*indices, NORM)
     if len(reference) != count + 1:
         raise UserError(f"backbone {name}: its {count} layers cannot be told apart")
+    if widths := {state.shape[-1] for state in reference if state.shape != reference[0].shape}:
+        raise UserError(
+            f"backbone {name}: the layers of {kind} have {reference[0].shape[-1]} numbers for a"
+            f" token, and {', '.join(map(str, sorted(widths)))}; choose a model with as many in all"
+        )
     log.info("%s: its layers are not a list of blocks, so a pass keeps all hidden states", name)
     return None, indices
 
@@ -173,8 +180,7 @@ def _steps_outside(
     steps: list[tuple[Tensor, Tensor]] = []
 
     def keep(_module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        tensors = bool(args) and isinstance(args[0], Tensor) and isinstance(output, Tensor)
-        if tensors and args[0].shape == output.shape:
+        if args and isinstance(args[0], Tensor) and isinstance(output, Tensor):
             steps.append((args[0], output))
 
     handles = [m.register_forward_hook(keep) for m in model.modules() if m not in inside]
