@@ -33,6 +33,7 @@ from layerfusion.statistics.answers import answers, right_rows
 MODEL = "model.onnx"
 LABELS = "labels.json"
 OPSET = 18
+NO_FORM = "export: a model of this job has no form in ONNX; --to transformers has all of them"
 OUTPUT = "probabilities"
 ROWS = 32
 """Texts that pass through a graph together."""
@@ -114,7 +115,10 @@ def write_onnx(bundle: Bundle, cut: Cut, folder: Path) -> tuple[float, str]:
     names = json.dumps(list(bundle.label_names), ensure_ascii=False)
     (folder / LABELS).write_text(names, encoding="utf-8")
     _trace(cut, folder / MODEL)
-    return difference(bundle, classify(cut, folder / MODEL, SAMPLE)), _usage(bundle, cut)
+    found = classify(cut, folder / MODEL, SAMPLE)
+    return difference(bundle, found, "--to transformers takes no length as fixed"), _usage(
+        bundle, cut
+    )
 
 
 class _Graph(nn.Module):
@@ -153,8 +157,7 @@ def _trace(cut: Cut, path: Path) -> None:
         for named in axes.values():
             named[0] = "batch"
     tensors = tuple(map(torch.from_numpy, inputs.values()))
-    failed = "export: a model of this job has no form in ONNX; --to transformers has all of them"
-    with library_errors(failed), _quiet(), torch.no_grad():
+    with library_errors(NO_FORM), _quiet(), torch.no_grad():
         torch.onnx.export(
             _Graph(model, list(inputs)).eval(),
             tensors,
@@ -228,14 +231,16 @@ def classify(cut: Cut, path: Path, texts: Sequence[str]) -> np.ndarray:
     """
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    with library_errors(NO_FORM):  # a graph may be written that no one runs
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     prepare = preparation(cut)  # once, since a large vocabulary takes long to read
     size = 1 if reads_alone(cut) else ROWS_OF_WINDOWS if reads_windows(cut) else ROWS
     order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
-    found: list[Any] = [
-        session.run(None, prepare([texts[row] for row in order[at : at + size]]))[0]
-        for at in range(0, len(texts), size)
-    ]
+    with library_errors(NO_FORM):
+        found: list[Any] = [
+            session.run(None, prepare([texts[row] for row in order[at : at + size]]))[0]
+            for at in range(0, len(texts), size)
+        ]
     return np.concatenate(found)[np.argsort(order)]
 
 

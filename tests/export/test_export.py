@@ -368,6 +368,13 @@ def test_windows_that_padding_would_change_have_no_graph(jobs: Path, tmp_path: P
         write_onnx(bundle, part, tmp_path)
 
 
+def test_a_graph_that_cannot_be_run_is_told_in_a_line(jobs: Path, tmp_path: Path) -> None:
+    part = cut(load_bundle(jobs / "one", device="cpu"))
+    (tmp_path / "model.onnx").write_bytes(b"\0" * 64)
+    with pytest.raises(UserError, match="has no form in ONNX; --to transformers has all of them"):
+        classify(part, tmp_path / "model.onnx", SAMPLE)
+
+
 @pytest.mark.parametrize(
     ("content", "licence"),
     [
