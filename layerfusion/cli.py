@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from types import TracebackType
 
 from layerfusion.config.imports import import_object
 from layerfusion.config.secrets import redact_line, shown
-from layerfusion.errors import UserError, naming_extras, unknown
+from layerfusion.errors import Mendable, UserError, naming_extras, unknown
 
 USAGE = """\
 Which layers of which frozen language models carry the signal for your texts?
@@ -121,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with naming_extras():
             return import_object("command", COMMANDS[words[0]])(words[1:])
     except UserError as error:
-        print(f"layerfusion: {shown(' '.join(str(error).split()))}", file=sys.stderr)
+        print(f"layerfusion: {shown(_line(error, words))}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader has left, as in `layerfusion train --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -136,6 +137,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("layerfusion: stopped; what was finished is kept", file=sys.stderr)
         return 130
+
+
+def _line(error: UserError, words: Sequence[str]) -> str:
+    """Write an error in one line; with the whole command that mends it, where there is one."""
+    line = " ".join(str(error).split())
+    if not isinstance(error, Mendable):
+        return line
+    key, *value = shlex.split(error.option)
+    kept, words = [], [*words]
+    while words:
+        word = words.pop(0)
+        if value and word == key:  # an option and its value are two words
+            words = words[1:]
+        elif word.lstrip("+").partition("=")[0] != key.partition("=")[0]:
+            kept.append(word)
+    end = "" if line.endswith("?") else ":"
+    return f"{line}{end} {shlex.join(['layerfusion', *kept])} {error.option}"
 
 
 def _give_others_a_place() -> None:

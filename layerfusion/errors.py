@@ -16,6 +16,19 @@ class UserError(ValueError):
     """
 
 
+class Mendable(UserError):
+    """A mistake that one more option of the command mends; the command line prints it whole.
+
+    Args:
+        line: the message.
+        option: the option as a shell takes it, such as `dataset.encoding=cp1252`.
+    """
+
+    def __init__(self, line: str, option: str) -> None:
+        super().__init__(line)
+        self.option = option
+
+
 class Unavailable(UserError):
     """Something outside of this machine does not do its part, whatever it is asked for.
 
