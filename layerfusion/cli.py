@@ -12,7 +12,7 @@ from types import TracebackType
 
 from layerfusion.config.imports import import_object
 from layerfusion.config.secrets import redact_line, shown
-from layerfusion.errors import Mendable, UserError, naming_extras, unknown
+from layerfusion.errors import UserError, naming_extras, unknown
 
 USAGE = """\
 Which layers of which frozen language models carry the signal for your texts?
@@ -142,18 +142,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _line(error: UserError, words: Sequence[str]) -> str:
     """Write an error in one line; with the whole command that mends it, where there is one."""
     line = " ".join(str(error).split())
-    if not isinstance(error, Mendable):
+    if not error.options:
         return line
-    key, *value = shlex.split(error.option)
+    keys = [shlex.split(option)[0].partition("=")[0] for option in error.options]
     kept, words = [], [*words]
     while words:
         word = words.pop(0)
-        if value and word == key:  # an option and its value are two words
+        if word in keys and word.startswith("-"):  # an option and its value are two words
             words = words[1:]
-        elif word.lstrip("+").partition("=")[0] != key.partition("=")[0]:
+        elif word.lstrip("+").partition("=")[0] not in keys:
             kept.append(word)
     end = "" if line.endswith("?") else ":"
-    return f"{line}{end} {shlex.join(['layerfusion', *kept])} {error.option}"
+    return f"{line}{end} {shlex.join(['layerfusion', *kept])} {' '.join(error.options)}"
 
 
 def _give_others_a_place() -> None:

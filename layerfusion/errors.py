@@ -15,18 +15,21 @@ class UserError(ValueError):
     The message names the thing (config key, file, row, label), what was found, and what is allowed.
     """
 
+    options: tuple[str, ...] = ()
+    """Options that mend it: see `Mendable`."""
+
 
 class Mendable(UserError):
-    """A mistake that one more option of the command mends; the command line prints it whole.
+    """A mistake that other options of the command mend; the command line prints it whole.
 
     Args:
         line: the message.
-        option: the option as a shell takes it, such as `dataset.encoding=cp1252`.
+        *options: the options as a shell takes them, such as `dataset.encoding=cp1252`.
     """
 
-    def __init__(self, line: str, option: str) -> None:
+    def __init__(self, line: str, *options: str) -> None:
         super().__init__(line)
-        self.option = option
+        self.options = options
 
 
 class Unavailable(UserError):

@@ -61,6 +61,21 @@ def test_a_wrong_encoding_is_told_with_the_command_that_mends_it(
 
 
 @pytest.mark.usefixtures("place")
+def test_labels_that_stand_joined_are_told_with_the_command_that_takes_them_apart(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    texts, topics = tiny_topics(60)
+    names = [";".join(topics.columns[row]) for row in topics.to_numpy(bool)]
+    pd.DataFrame({"text": texts, "topics": names}).to_csv("topics.csv", index=False)
+    assert main(["plan", "topics.csv", "limit.train=40"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    mended = shlex.split(said[said.index("layerfusion plan") :])
+    more = ["dataset.multilabel=true", 'dataset.label_separator=";"']
+    assert mended == ["layerfusion", "plan", "topics.csv", "limit.train=40", *more]
+    assert main(mended[1:]) == 0
+
+
+@pytest.mark.usefixtures("place")
 def test_a_pipe_or_a_device_in_the_place_of_a_file_is_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
