@@ -387,3 +387,16 @@ def test_a_home_that_takes_no_files_is_no_matter_for_a_user(tmp_path: Path) -> N
             assert folder == of_wandb
             assert Path(folder).parent == tmp_path
             assert not Path(folder).exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["predict", "", "x"], ["drift", ".", ""], ["results", ""], ["cache", "ls", ""], ["serve", ""]],
+)
+def test_an_empty_word_names_no_present_folder(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As of a variable of the shell that is not set."""
+    code, said = run(words, capsys)
+    assert (code, said.count("\n")) == (2, 0)
+    assert ": an empty word; usage: layerfusion " in said
