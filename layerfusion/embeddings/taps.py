@@ -102,6 +102,7 @@ def find_layers(
         if torch.equal(state, state[:, :1].expand_as(state)):
             raise _all_alike(name, model, number)
     indices = tuple(str(number) for number in range(count + 1))
+    leaving = False
     for blocks in block_lists(model, count):
         seen: dict[str, Tensor] = {}
         with (
@@ -114,6 +115,8 @@ def find_layers(
             for layer, state in zip(indices[:-1], reference, strict=False)
         )
         if not same:
+            outputs = zip(indices[1:], reference, strict=False)
+            leaving |= all(x in seen and torch.equal(seen[x], state) for x, state in outputs)
             continue
         last = seen[indices[-1]]
         if torch.equal(last, final):
@@ -131,6 +134,15 @@ def find_layers(
             f"backbone {name}: the layers of {kind} have {reference[0].shape[-1]} numbers for a"
             f" token, and {', '.join(map(str, sorted(widths)))}; choose a model with as many in all"
         )
+    if leaving and reference:
+        log.info(
+            "%s: %s counts its layers from what leaves the first block: layer i leaves block i + 1"
+            " here, and layer %d is its last state",
+            name,
+            kind,
+            count,
+        )
+        return None, indices
     log.info("%s: its layers are not a list of blocks, so a pass keeps all hidden states", name)
     return None, indices
 

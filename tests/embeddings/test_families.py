@@ -156,6 +156,22 @@ def test_the_last_layer_is_named_after_a_pass_where_only_that_tells_it(
     np.testing.assert_array_equal(last, every["3"])
 
 
+def test_a_model_that_counts_from_the_first_output_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 3, "state_size": 8}
+    monkeypatch.setitem(CONFIGS, "mamba", ("MambaConfig", settings))
+    with caplog.at_level("INFO", "layerfusion"):
+        load_backbone("m", tiny_folder("mamba", tmp_path / "mamba"), BackboneConfig(), "cpu")
+        load_backbone("m", tiny_folder("xlm", tmp_path / "xlm"), BackboneConfig(), "cpu")
+    said = [line for line in caplog.messages if "layers" in line]
+    assert said == [
+        "m: MambaModel counts its layers from what leaves the first block: layer i leaves block"
+        " i + 1 here, and layer 3 is its last state",
+        "m: its layers are not a list of blocks, so a pass keeps all hidden states",
+    ]
+
+
 UNTRACED = ("convbert",)
 """It looks at values on its way: whether it ends in a norm shows only when it runs."""
 
