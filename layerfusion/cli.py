@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import shlex
@@ -90,20 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         sys.argv[1:] = map(redact_line, words)  # W&B keeps them with a run
         sys.excepthook = _print_traceback
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(USAGE)
-        return 0
-    if words[0] in ("-V", "--version"):
-        from layerfusion import __version__
-
-        print(__version__)
-        return 0
-    if words[0] == "--complete":
-        from layerfusion.commands.completion import complete
-
-        for word in complete(" ".join(words[1:]), [*COMMANDS], COMPOSED):
-            print(word)
-        return 0
+        _have_streams()
     # Before torch starts: its threads then sleep while they wait for each other. Threads that spin
     # keep the one that they wait for from running, wherever another process is busy too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -113,6 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.raiseExceptions = False
     logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it tells that it has listed fonts
     try:
+        if _tell(words):
+            return 0
         if words[0] not in COMMANDS:
             raise unknown("command", words[0], COMMANDS)
         if words[0] in COMPOSED and {"-h", "--help"} & {*words[1:]}:
@@ -137,6 +127,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("layerfusion: stopped; what was finished is kept", file=sys.stderr)
         return 130
+
+
+def _tell(words: Sequence[str]) -> bool:
+    """Print what needs no command: the usage, the version, words that complete a line."""
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(USAGE)
+    elif words[0] in ("-V", "--version"):
+        from layerfusion import __version__
+
+        print(__version__)
+    elif words[0] == "--complete":
+        from layerfusion.commands.completion import complete
+
+        for word in complete(" ".join(words[1:]), [*COMMANDS], COMPOSED):
+            print(word)
+    else:
+        return False
+    sys.stdout.flush()
+    return True
+
+
+def _have_streams() -> None:
+    """Replace streams that are closed, and let each write what its encoding lacks, as \\u2026."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:  # as after `>&-`; the file takes the free number
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
+        elif mode == "w" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _line(error: UserError, words: Sequence[str]) -> str:
