@@ -55,7 +55,9 @@ def model_folders(given: Sequence[str]) -> dict[str, str]:
 class ArgumentParser(argparse.ArgumentParser):
     """An argparse parser that reports a mistake in one line, like all other commands."""
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]  # it is overloaded
+        self, args: Any = None, namespace: Any = None
+    ) -> Any:
         """Parse the words, and refuse an empty one in the place of a file, a folder or a text.
 
         It comes from a variable of the shell that is not set, and would name the present folder.

@@ -94,7 +94,7 @@ def find_layers(
             f"backbone {name}: {kind} gives {tuple(output[0].shape)} numbers for {ids.shape[1]}"
             " tokens, not a vector for each of them"
         )
-    reference = getattr(output, "hidden_states", None) or ()
+    reference = [*(getattr(output, "hidden_states", None) or ())]
     for number, state in enumerate(reference):
         _refuse_other_state(f"backbone {name}, layer {number}: {kind}", state, ids)
         if not bool(state.isfinite().all()):
