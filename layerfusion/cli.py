@@ -149,11 +149,12 @@ def _tell(words: Sequence[str]) -> bool:
 
 
 def _have_streams() -> None:
-    """Replace streams that are closed, and let each write what its encoding lacks, as \\u2026."""
+    """Replace closed streams, and write what an encoding lacks by the numbers of characters."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
         if stream is None:  # as after `>&-`; the file takes the free number
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
+            nowhere = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115  # until the end
+            setattr(sys, name, nowhere)
         elif mode == "w" and isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
