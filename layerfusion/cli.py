@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -89,20 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         sys.argv[1:] = map(redact_line, words)  # W&B keeps them with a run
         sys.excepthook = _print_traceback
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(USAGE)
-        return 0
-    if words[0] in ("-V", "--version"):
-        from layerfusion import __version__
-
-        print(__version__)
-        return 0
-    if words[0] == "--complete":
-        from layerfusion.commands.completion import complete
-
-        for word in complete(" ".join(words[1:]), [*COMMANDS], COMPOSED):
-            print(word)
-        return 0
+        _have_streams()
     # Before torch starts: its threads then sleep while they wait for each other. Threads that spin
     # keep the one that they wait for from running, wherever another process is busy too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -112,6 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.raiseExceptions = False
     logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it tells that it has listed fonts
     try:
+        if _tell(words):
+            return 0
         if words[0] not in COMMANDS:
             raise unknown("command", words[0], COMMANDS)
         if words[0] in COMPOSED and {"-h", "--help"} & {*words[1:]}:
@@ -121,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with naming_extras():
             return import_object("command", COMMANDS[words[0]])(words[1:])
     except UserError as error:
-        print(f"layerfusion: {shown(' '.join(str(error).split()))}", file=sys.stderr)
+        print(f"layerfusion: {shown(_line(error, words))}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader has left, as in `layerfusion train --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -136,6 +127,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("layerfusion: stopped; what was finished is kept", file=sys.stderr)
         return 130
+
+
+def _tell(words: Sequence[str]) -> bool:
+    """Print what needs no command: the usage, the version, words that complete a line."""
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(USAGE)
+    elif words[0] in ("-V", "--version"):
+        from layerfusion import __version__
+
+        print(__version__)
+    elif words[0] == "--complete":
+        from layerfusion.commands.completion import complete
+
+        for word in complete(" ".join(words[1:]), [*COMMANDS], COMPOSED):
+            print(word)
+    else:
+        return False
+    sys.stdout.flush()
+    return True
+
+
+def _have_streams() -> None:
+    """Replace closed streams, and write what an encoding lacks by the numbers of characters."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:  # as after `>&-`; the file takes the free number
+            nowhere = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115  # until the end
+            setattr(sys, name, nowhere)
+        elif mode == "w" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _line(error: UserError, words: Sequence[str]) -> str:
+    """Write an error in one line; with the whole command that mends it, where there is one."""
+    line = " ".join(str(error).split())
+    if not error.options:
+        return line
+    keys = [shlex.split(option)[0].partition("=")[0] for option in error.options]
+    kept, words = [], [*words]
+    while words:
+        word = words.pop(0)
+        if word in keys and word.startswith("-"):  # an option and its value are two words
+            words = words[1:]
+        elif word.lstrip("+").partition("=")[0] not in keys:
+            kept.append(word)
+    end = "" if line.endswith("?") else ":"
+    return f"{line}{end} {shlex.join(['layerfusion', *kept])} {' '.join(error.options)}"
 
 
 def _give_others_a_place() -> None:

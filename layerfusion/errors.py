@@ -15,6 +15,22 @@ class UserError(ValueError):
     The message names the thing (config key, file, row, label), what was found, and what is allowed.
     """
 
+    options: tuple[str, ...] = ()
+    """Options that mend it: see `Mendable`."""
+
+
+class Mendable(UserError):
+    """A mistake that other options of the command mend; the command line prints it whole.
+
+    Args:
+        line: the message.
+        *options: the options as a shell takes them, such as `dataset.encoding=cp1252`.
+    """
+
+    def __init__(self, line: str, *options: str) -> None:
+        super().__init__(line)
+        self.options = options
+
 
 class Unavailable(UserError):
     """Something outside of this machine does not do its part, whatever it is asked for.

@@ -387,3 +387,54 @@ def test_a_home_that_takes_no_files_is_no_matter_for_a_user(tmp_path: Path) -> N
             assert folder == of_wandb
             assert Path(folder).parent == tmp_path
             assert not Path(folder).exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["predict", "", "x"], ["drift", ".", ""], ["results", ""], ["cache", "ls", ""], ["serve", ""]],
+)
+def test_an_empty_word_names_no_present_folder(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As of a variable of the shell that is not set."""
+    code, said = run(words, capsys)
+    assert (code, said.count("\n")) == (2, 0)
+    assert ": an empty word; usage: layerfusion " in said
+
+
+def test_closed_streams_and_old_encodings_take_what_is_printed(tmp_path: Path) -> None:
+    """As under a daemon that closes them, and on a terminal of another age."""
+    old = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    shell = "-m layerfusion explain held out"
+    said = subprocess.run(
+        f"{sys.executable} {shell}", shell=True, env=old, capture_output=True, check=True
+    )
+    assert b"glossary" in said.stdout
+    code = "import sys; sys.argv = ['layerfusion', '-V']; import layerfusion; "
+    code += "layerfusion.__version__ = '1 \u2026'; from layerfusion.cli import main; main()"
+    said = subprocess.run([sys.executable, "-c", code], env=old, capture_output=True, check=True)
+    assert said.stdout == b"1 \\u2026\n"
+    (tmp_path / "t.csv").write_text("text,label\na,b\n")
+    for closed, words, expected in (
+        (">&-", "-V", 0),
+        (">&-", f"results {tmp_path}", 2),
+        ("<&-", "train -", 2),
+        ("2>&-", "-V", 0),
+    ):
+        ran = subprocess.run(
+            f"{sys.executable} -m layerfusion {words} {closed}", shell=True, capture_output=True
+        )
+        assert ran.returncode == expected, ran.stderr
+        assert b"Traceback" not in ran.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk here")
+@pytest.mark.parametrize("words", ["--help", "-V", "explain held out", "train --help"])
+def test_a_full_disk_is_told_in_a_line_by_help_too(words: str) -> None:
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "layerfusion", *words.split()], stdout=full, stderr=-1, text=True
+        )
+    assert ran.returncode == 2
+    assert "No space left on device" in ran.stderr
+    assert "Traceback" not in ran.stderr

@@ -143,6 +143,18 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
+PROJECTED: dict[str, Any] = {
+    "vocab_size": 300,
+    "hidden_size": 32,
+    "word_embed_proj_dim": 16,
+    "do_layer_norm_before": False,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "ffn_dim": 48,
+    "max_position_embeddings": 200,
+    "pad_token_id": 1,
+}
+"""Config of an OPT that ends in a projection to fewer numbers, as the one of 350 million does."""
 NO_BLOCKS = ("albert", "xlm", "flaubert")
 """Families without a list of whole blocks: one block is shared, or its parts lie in lists."""
 DECODERS = ("gpt2", "llama", "qwen2", "gemma2", "gemma3", "mistral", "falcon")

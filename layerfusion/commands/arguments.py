@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from layerfusion.config.secrets import shown
 from layerfusion.errors import UserError
@@ -54,6 +54,23 @@ def model_folders(given: Sequence[str]) -> dict[str, str]:
 
 class ArgumentParser(argparse.ArgumentParser):
     """An argparse parser that reports a mistake in one line, like all other commands."""
+
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]  # it is overloaded
+        self, args: Any = None, namespace: Any = None
+    ) -> Any:
+        """Parse the words, and refuse an empty one in the place of a file, a folder or a text.
+
+        It comes from a variable of the shell that is not set, and would name the present folder.
+
+        Raises:
+            UserError: for this and any other mistake.
+        """
+        parsed, others = super().parse_known_args(args, namespace)
+        for action in self._actions:
+            given = getattr(parsed, action.dest, None)
+            if not action.option_strings and "" in (given if isinstance(given, list) else [given]):
+                self.error(f"{action.metavar or action.dest}: an empty word")
+        return parsed, others
 
     def error(self, message: str) -> NoReturn:
         """Raise a `UserError` with the mistake and the usage."""

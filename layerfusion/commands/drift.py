@@ -23,6 +23,8 @@ from layerfusion.texts.streaming import STANDARD, refuse_no_file
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from layerfusion.runs.familiar import Familiar
+
 
 def main(arguments: Sequence[str]) -> int:
     """Classify the texts, and print how they differ from those of the job.
@@ -58,20 +60,20 @@ def main(arguments: Sequence[str]) -> int:
     if options.csv:
         print(found.to_csv(index=False), end="")
     else:
-        for line in _lines(found, str(bundle.facts["dataset"]), now.texts, before.texts):
+        for line in _lines(found, str(bundle.facts["dataset"]), now.texts, before):
             print(line)
     for note in [*parts.notes, *counts.notes()]:
         print(f"note: {note}", file=sys.stderr)
     return 0
 
 
-def _lines(found: DataFrame, dataset: str, texts: int, rows: int) -> Iterator[str]:
+def _lines(found: DataFrame, dataset: str, texts: int, before: Familiar) -> Iterator[str]:
     """Print a comparison, and say what follows."""
     from layerfusion.runs.familiar import ALIKE
 
     yield (
         f"{plural(texts, 'text')} beside {dataset}: answers beside those to"
-        f" {plural(rows, 'test row')}, tokens beside those of train"
+        f" {plural(before.texts, f'{before.rows} row')}, tokens beside those of train"
     )
     yield ""
     entries = found.to_dict("records")
@@ -89,8 +91,8 @@ def _lines(found: DataFrame, dataset: str, texts: int, rows: int) -> Iterator[st
     differ = [row["what"] for row in entries if row["verdict"] != ALIKE]
     if differ:
         yield (
-            f"These texts differ in {', '.join(differ)}: the accuracy on test need not hold for"
-            " them. Label some of them, and train with them."
+            f"These texts differ in {', '.join(differ)}: the accuracy on {before.rows} rows need"
+            " not hold for them. Label some of them, and train with them."
         )
     else:
         yield "Nothing shows that these texts are of another kind."

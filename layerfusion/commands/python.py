@@ -301,13 +301,17 @@ def embed(
         if len(names) != 1:
             raise UserError(f"{key}: embed takes one, found {', '.join(names)}")
     (source,) = open_backbones(config).values()
-    known = source.expected_shape().layers
     if isinstance(layers, str | int | Integral):  # a whole number of NumPy too
         listed, one = [layers], layers != "all"
     else:
         listed, one = list(layers), False
-    asked = list(known) if listed == ["all"] else [layer_name(x, known) for x in listed]
+
+    def named(known: Sequence[str]) -> list[str]:
+        return list(known) if listed == ["all"] else [layer_name(x, known) for x in listed]
+
+    named(source.expected_shape().layers)  # refuses before the pass
     source.extract([stripped], config.extract)
+    asked = named(source.shape.layers)  # which only a pass tells, if a model takes no empty tensors
     hashes = [text_hash(text) for text in stripped]
     (store,) = source.stores.values()
     found = store.read(hashes, list(dict.fromkeys(asked)))

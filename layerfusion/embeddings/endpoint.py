@@ -14,7 +14,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
+from threading import Event
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -31,6 +33,10 @@ logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every reque
 
 TRIES = 6
 """Number of times that a request is sent before it is given up."""
+FIRST_TRIES = 3
+"""The same for a server that has given no vector yet, and does not say that it is only busy."""
+BUSY_ALONE = 429
+"""Status of a server that answers, and does not want more requests now."""
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
 """Seconds before the second try, which double with each one, up to a limit."""
 LONGEST_ASKED = 300.0
@@ -67,6 +73,8 @@ class Endpoint:
     name: str
     """Name of the backbone."""
     config: BackboneConfig
+    _gave: Event = field(default_factory=Event, repr=False, compare=False)
+    """Set once it has given a vector."""
 
     @property
     def url(self) -> str:
@@ -161,7 +169,8 @@ class Endpoint:
         if self.config.dimensions is not None:
             body["dimensions"] = self.config.dimensions
         content = json.dumps(body).encode()  # which writes half a surrogate pair as an escape
-        for number in range(1, TRIES + 1):
+        tries = TRIES if self._gave.is_set() else FIRST_TRIES
+        for number in count(1):
             if (left := sent.left()) <= 0:
                 raise OutOfTime
             begun = time.perf_counter()
@@ -187,15 +196,19 @@ class Endpoint:
                 seconds = time.perf_counter() - begun
                 sent.answered = True
                 if response.status_code == httpx.codes.OK:
-                    return Answer(self._vectors(response, len(texts)), seconds)
+                    vectors = self._vectors(response, len(texts))
+                    self._gave.set()
+                    return Answer(vectors, seconds)
                 why = f"{response.status_code} {self._words(response)}"
                 if response.status_code in OF_TEXTS:
                     raise _Refused(why)
                 if response.status_code not in BUSY:
                     raise self._unavailable(why + self._hint(response))
                 asked_wait = _retry_after(response)
+                if asked_wait or response.status_code == BUSY_ALONE:
+                    tries = TRIES
             wait = max(asked_wait, min(LONGEST_WAIT, FIRST_WAIT * 2 ** (number - 1)))
-            if number == TRIES or wait > LONGEST_ASKED:
+            if number >= tries or wait > LONGEST_ASKED:
                 asks = f"; it asks to wait {wait:,.0f} s" if wait > LONGEST_ASKED else ""
                 raise self._unavailable(
                     f"{why}, after {number} {'try' if number == 1 else 'tries'}{asks};"

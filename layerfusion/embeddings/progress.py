@@ -24,6 +24,8 @@ class TokenBar:
 
     def __init__(self, name: str, total: int, unit: str = "tok") -> None:
         terminal = sys.stderr.isatty()
+        self._at_once = terminal
+        """Whether it is shown from the beginning."""
         self._bar = tqdm(
             total=total,
             desc=f"extract {name}",
@@ -39,7 +41,7 @@ class TokenBar:
     def expect(self, tokens: int) -> None:
         """Set the total number of tokens, as far as it is known so far."""
         self._bar.total = tokens
-        if not self._bar.delay:  # which a refresh would not wait for
+        if self._at_once:  # a refresh would not wait
             self._bar.refresh()
 
     def update(self, tokens: int) -> None:

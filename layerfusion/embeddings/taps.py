@@ -94,7 +94,7 @@ def find_layers(
             f"backbone {name}: {kind} gives {tuple(output[0].shape)} numbers for {ids.shape[1]}"
             " tokens, not a vector for each of them"
         )
-    reference = getattr(output, "hidden_states", None) or ()
+    reference = [*(getattr(output, "hidden_states", None) or ())]
     for number, state in enumerate(reference):
         _refuse_other_state(f"backbone {name}, layer {number}: {kind}", state, ids)
         if not bool(state.isfinite().all()):
@@ -102,6 +102,7 @@ def find_layers(
         if torch.equal(state, state[:, :1].expand_as(state)):
             raise _all_alike(name, model, number)
     indices = tuple(str(number) for number in range(count + 1))
+    leaving = False
     for blocks in block_lists(model, count):
         seen: dict[str, Tensor] = {}
         with (
@@ -114,16 +115,34 @@ def find_layers(
             for layer, state in zip(indices[:-1], reference, strict=False)
         )
         if not same:
+            outputs = zip(indices[1:], reference, strict=False)
+            leaving |= all(x in seen and torch.equal(seen[x], state) for x, state in outputs)
             continue
         last = seen[indices[-1]]
         if torch.equal(last, final):
             return blocks, indices
+        if last.shape != final.shape and any(entered is last for entered, _ in steps):
+            return blocks, indices  # what follows, such as a projection of OPT, is no layer
         # A list of attentions beside a list of feed-forwards passes the test above as well, but the
         # output of its last member is no layer of the model.
         if any(torch.equal(entered, last) and torch.equal(left, final) for entered, left in steps):
             return blocks, (*indices, NORM)
     if len(reference) != count + 1:
         raise UserError(f"backbone {name}: its {count} layers cannot be told apart")
+    if widths := {state.shape[-1] for state in reference if state.shape != reference[0].shape}:
+        raise UserError(
+            f"backbone {name}: the layers of {kind} have {reference[0].shape[-1]} numbers for a"
+            f" token, and {', '.join(map(str, sorted(widths)))}; choose a model with as many in all"
+        )
+    if leaving and reference:
+        log.info(
+            "%s: %s counts its layers from what leaves the first block: layer i leaves block i + 1"
+            " here, and layer %d is its last state",
+            name,
+            kind,
+            count,
+        )
+        return None, indices
     log.info("%s: its layers are not a list of blocks, so a pass keeps all hidden states", name)
     return None, indices
 
@@ -173,8 +192,7 @@ def _steps_outside(
     steps: list[tuple[Tensor, Tensor]] = []
 
     def keep(_module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        tensors = bool(args) and isinstance(args[0], Tensor) and isinstance(output, Tensor)
-        if tensors and args[0].shape == output.shape:
+        if args and isinstance(args[0], Tensor) and isinstance(output, Tensor):
             steps.append((args[0], output))
 
     handles = [m.register_forward_hook(keep) for m in model.modules() if m not in inside]

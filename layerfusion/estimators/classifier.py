@@ -326,6 +326,28 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
             frame[f"p({label})"] = column
         return frame
 
+    def drift(self, X: Any) -> pd.DataFrame:
+        """Compare texts with those that the classifier learned from, without labels.
+
+        Answers are compared with those to held-out rows: of a stack, rows of train that its probes
+        had not seen, and of a trained head, those that it stopped on. How the models read the texts
+        is compared with all rows.
+
+        Args:
+            X: new texts, better hundreds than a few.
+
+        Returns:
+            A row for each comparison: `what` is compared; `where` has the largest difference, and
+            `before` and `now` are the shares there; `index` is the population stability index;
+            `shown` is the least one that could be told from chance; `p`, and `p_holm` over all
+            comparisons; `verdict`: alike, somewhat unlike or unlike.
+
+        Raises:
+            UserError: for a classifier that an older version saved.
+        """
+        check_is_fitted(self)
+        return self._bundle.drift(text_list(X, "drift"))
+
     def leaderboard(self) -> pd.DataFrame:
         """List everything that was tried, the lowest held-out log-loss first.
 

@@ -17,7 +17,7 @@ from layerfusion.config.registry import POOLINGS
 from layerfusion.embeddings.backbone import Backbone
 from layerfusion.embeddings.shape import NORM
 from layerfusion.embeddings.taps import taps
-from layerfusion.errors import UserError
+from layerfusion.errors import UserError, library_errors
 from layerfusion.export import modeling_layerfusion as portable
 from layerfusion.fusion.head_files import MEMBER, Head, head_state, mean_probabilities
 from layerfusion.fusion.operator_head import OperatorHead
@@ -26,6 +26,7 @@ from layerfusion.layers.lexical_regression import LexicalRegression
 from layerfusion.runs.bundle import Bundle
 from layerfusion.texts.tfidf import FEATURES, counts_state
 
+REPORT = "please report the models of this job"
 NONE = -1
 """Number that stands for no backbone, or no lexical source."""
 OWN_ARGUMENTS = ("temperature", "side")
@@ -127,8 +128,13 @@ def tolerance(bundle: Bundle) -> float:
     return TOLERANCE if exact else ROUNDING
 
 
-def difference(bundle: Bundle, probabilities: np.ndarray) -> float:
+def difference(bundle: Bundle, probabilities: np.ndarray, way_out: str = REPORT) -> float:
     """Return how far probabilities of `SAMPLE` are from those of the classifier itself.
+
+    Args:
+        bundle: the classifier.
+        probabilities: those of what was exported. Shape: (texts, classes).
+        way_out: what the user may do where they differ.
 
     Raises:
         UserError: if they are not the same but for rounding.
@@ -138,7 +144,7 @@ def difference(bundle: Bundle, probabilities: np.ndarray) -> float:
     if not most < tolerance(bundle):
         raise UserError(
             f"export: the exported classifier differs by {most:.1e} in a probability from"
-            " `layerfusion predict`, so it is not written; please report the models of this job"
+            f" `layerfusion predict`, so it is not written; {way_out}"
         )
     return most
 
@@ -189,6 +195,7 @@ def _cut_model(name: str, bundle: Bundle) -> _Part:
     highest = max(backbone.shape.blocks_below(layer) for layer in used)
     wanted = total if backbone.blocks is None else max(1, highest)
     norm = _final_norm(backbone)
+    why = ""
     for count in dict.fromkeys((wanted, total)):
         about = {
             "name": name,
@@ -202,18 +209,16 @@ def _cut_model(name: str, bundle: Bundle) -> _Part:
         }
         tensors = _tensors(backbone, count, norm, keeps_norm=NORM in used)
         try:
-            portable.CutModel(about).load_state_dict(tensors)
-        except (
-            RuntimeError,
-            ValueError,
-            TypeError,
-        ):  # its config says more than a number of blocks
+            with library_errors("it fails with"):
+                portable.CutModel(about).load_state_dict(tensors)
+        except UserError as error:  # its config says more than a number of blocks
+            why = str(error)
             continue
         what = "all its" if count == total else f"{count} of its"
         return _Part(about, tensors, f"{name}: {what} {total} blocks")
     raise UserError(
         f"export: backbone {name}: a {type(backbone.model).__name__} cannot be built again from its"
-        " config; please report the model"
+        f" config; {why}; please report the model"
     )
 
 
@@ -229,9 +234,14 @@ def _cut_config(model: Any, count: int) -> dict[str, Any]:
     for key in ("num_decoder_layers", "decoder_layers"):  # a decoder beside it is not kept
         if _is_reader(model) and hasattr(config, key):
             setattr(config, key, 1)
-    settings = json.loads(config.to_json_string(use_diff=False))
+    # Transformers writes infinity as an object, which it takes in a file alone.
+    settings = json.loads(config.to_json_string(use_diff=False), object_hook=_number)
     settings.pop("_name_or_path", None)
     return settings
+
+
+def _number(entry: dict[str, Any]) -> Any:
+    return float(entry["__float__"]) if entry.keys() == {"__float__"} else entry
 
 
 def _is_reader(model: Any) -> bool:
@@ -258,8 +268,8 @@ def _tensors(backbone: Backbone, count: int, norm: str, *, keeps_norm: bool) -> 
 
 @torch.no_grad()
 def _final_norm(backbone: Backbone) -> str:
-    """Return the path of the norm after the last block; empty where there is none."""
-    if backbone.blocks is None or NORM not in backbone.shape.layers:
+    """Return the path of the norm, or projection, after the last block; empty if there is none."""
+    if backbone.blocks is None:
         return ""
     inside = set(backbone.blocks.modules())
     steps: list[tuple[str, Tensor, Tensor]] = []
@@ -282,12 +292,14 @@ def _final_norm(backbone: Backbone) -> str:
         for handle in handles:
             handle.remove()
     last = seen[str(len(backbone.blocks))]
+    if torch.equal(last, final):
+        return ""
     for path, entered, left in steps:
         if torch.equal(entered, last) and torch.equal(left, final):
             return path
     raise UserError(
-        f"export: backbone {backbone.name}: the final norm of {type(backbone.model).__name__}"
-        " cannot be told apart; please report the model"
+        f"export: backbone {backbone.name}: what {type(backbone.model).__name__} does after its"
+        " last block cannot be told apart; please report the model"
     )
 
 

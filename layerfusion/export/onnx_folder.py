@@ -8,7 +8,7 @@ import logging
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
 from io import StringIO
@@ -33,7 +33,10 @@ from layerfusion.statistics.answers import answers, right_rows
 MODEL = "model.onnx"
 LABELS = "labels.json"
 OPSET = 18
+NO_FORM = "export: a model of this job has no form in ONNX; --to transformers has all of them"
 OUTPUT = "probabilities"
+FATAL = 4
+"""Level of the log of onnxruntime."""
 ROWS = 32
 """Texts that pass through a graph together."""
 ROWS_OF_WINDOWS = 4
@@ -114,7 +117,12 @@ def write_onnx(bundle: Bundle, cut: Cut, folder: Path) -> tuple[float, str]:
     names = json.dumps(list(bundle.label_names), ensure_ascii=False)
     (folder / LABELS).write_text(names, encoding="utf-8")
     _trace(cut, folder / MODEL)
-    return difference(bundle, classify(cut, folder / MODEL, SAMPLE)), _usage(bundle, cut)
+    # Together and alone, as a graph may hold the number of tokens that it was traced with.
+    found = [classify(cut, folder / MODEL, SAMPLE, size) for size in (None, 1)]
+    most = max(
+        difference(bundle, one, "--to transformers takes no length as fixed") for one in found
+    )
+    return most, _usage(bundle, cut)
 
 
 class _Graph(nn.Module):
@@ -153,8 +161,7 @@ def _trace(cut: Cut, path: Path) -> None:
         for named in axes.values():
             named[0] = "batch"
     tensors = tuple(map(torch.from_numpy, inputs.values()))
-    failed = "export: a model of this job has no form in ONNX; --to transformers has all of them"
-    with library_errors(failed), _quiet(), torch.no_grad():
+    with library_errors(NO_FORM), _quiet(), torch.no_grad():
         torch.onnx.export(
             _Graph(model, list(inputs)).eval(),
             tensors,
@@ -165,6 +172,25 @@ def _trace(cut: Cut, path: Path) -> None:
             opset_version=OPSET,
             dynamo=False,
         )
+    _keep_inputs(path, {name: values.ndim for name, values in inputs.items()})
+
+
+def _keep_inputs(path: Path, dimensions: Mapping[str, int]) -> None:
+    """Give a graph the inputs that it does not use, so that each takes what the tokenizers make.
+
+    Layer 0 of a model that reads windows has no use for the attention mask, for one.
+    """
+    import onnx
+
+    graph = onnx.load(str(path), load_external_data=False)
+    there = {one.name for one in graph.graph.input}
+    lacking = [name for name in dimensions if name not in there]
+    for name in lacking:
+        shape = [f"{name}_{number}" for number in range(dimensions[name])]
+        value = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT64, shape)
+        graph.graph.input.append(value)
+    if lacking:
+        onnx.save(graph, str(path))
 
 
 @contextmanager
@@ -215,27 +241,35 @@ def preparation(cut: Cut) -> Callable[[Sequence[str]], dict[str, np.ndarray]]:
     return prepare
 
 
-def classify(cut: Cut, path: Path, texts: Sequence[str]) -> np.ndarray:
+def classify(cut: Cut, path: Path, texts: Sequence[str], at_once: int | None = None) -> np.ndarray:
     """Run a graph on texts.
 
     Args:
         cut: the classifier that the graph was made of.
         path: the graph.
         texts: the texts.
+        at_once: number of texts that pass it together; as many as it takes if None.
 
     Returns:
         Probabilities. Shape: (texts, classes), float32.
     """
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = FATAL  # what fails is told here
+    with library_errors(NO_FORM):  # a graph may be written that no one runs
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
     prepare = preparation(cut)  # once, since a large vocabulary takes long to read
-    size = 1 if reads_alone(cut) else ROWS_OF_WINDOWS if reads_windows(cut) else ROWS
+    most = 1 if reads_alone(cut) else ROWS_OF_WINDOWS if reads_windows(cut) else ROWS
+    size = at_once or most
     order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
-    found: list[Any] = [
-        session.run(None, prepare([texts[row] for row in order[at : at + size]]))[0]
-        for at in range(0, len(texts), size)
-    ]
+    with library_errors(NO_FORM):
+        found: list[Any] = [
+            session.run(None, prepare([texts[row] for row in order[at : at + size]]))[0]
+            for at in range(0, len(texts), size)
+        ]
     return np.concatenate(found)[np.argsort(order)]
 
 

@@ -316,7 +316,7 @@ class Bundle:
         if FACT not in self.facts:
             raise UserError(
                 f"{self.folder or 'classifier'}: it has no counts of the texts that it was judged"
-                " on; the command that trained it leaves them when it trains again"
+                " on; they are there once it is trained again, as it was before"
             )
         with damage_told(self.folder or Path("classifier")):
             classes, multilabel = len(self.label_names), self.multilabel

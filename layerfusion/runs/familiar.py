@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 FACT = "familiar"
 """Fact of a classifier that holds these counts."""
+HELD_OUT = "held-out"
+"""Stands for rows of train that nothing of the classifier had seen, or of validation."""
 ALIKE = "alike"
 """Verdict where nothing shows a difference that matters."""
 
@@ -56,11 +58,12 @@ class _Kept:
     confidence: list[int]
     answers: list[int]
     models: dict[str, ReadTexts]
+    rows: str = "test"
 
 
 @dataclass
 class Familiar:
-    """Counts of texts: answers to rows of test, or to new texts, and how models read them."""
+    """Counts of texts: answers to known rows, or to new texts, and how models read them."""
 
     texts: int
     """Texts that were answered."""
@@ -70,6 +73,8 @@ class Familiar:
     """Texts by answer: see `statistics.drift`. Shape: (classes,) or (numbers of labels,), int64."""
     models: dict[str, ReadTexts]
     """How each language model reads texts of train, or the new ones."""
+    rows: str = "test"
+    """Which rows were answered: those of test, or, where there are none, `HELD_OUT` ones."""
 
     @classmethod
     def of(cls, probabilities: np.ndarray, *, multilabel: bool) -> Familiar:
@@ -82,14 +87,16 @@ class Familiar:
         )
 
     @classmethod
-    def of_job(cls, inputs: Inputs, probabilities: np.ndarray) -> Familiar:
-        """Count the answers to the rows of test, and how models read the texts of train.
+    def of_job(cls, inputs: Inputs, probabilities: np.ndarray, *, rows: str = "test") -> Familiar:
+        """Count the answers to some rows, and how models read the texts of train.
 
         Args:
             inputs: of the job.
-            probabilities: of each seed, for each row of test. Shape: (seeds, rows, classes).
+            probabilities: of each seed, for each of these rows. Shape: (seeds, rows, classes).
+            rows: which rows these are, as in the attribute of this name.
         """
         found = cls.of(probabilities.mean(axis=0), multilabel=inputs.dataset.multilabel)
+        found.rows = rows
         train = set(inputs.hashes["train"])
         for name in dict.fromkeys(layer.backbone for layer in inputs.selection.layers):
             source = inputs.sources[name]
@@ -120,7 +127,8 @@ class Familiar:
         sizes.append((len(kept.answers), MOST_LABELS if multilabel else classes - 1))
         if any(size != limits + 1 for size, limits in sizes):
             raise ValueError("its counts have other ranges")
-        return cls(kept.texts, np.array(kept.confidence), np.array(kept.answers), kept.models)
+        counts = np.array(kept.confidence), np.array(kept.answers)
+        return cls(kept.texts, *counts, kept.models, kept.rows)
 
     def facts(self) -> dict[str, Any]:
         """Return the counts as JSON can hold them."""
@@ -129,6 +137,7 @@ class Familiar:
             "confidence": self.confidence.tolist(),
             "answers": self.answers.tolist(),
             "models": {name: vars(one) for name, one in self.models.items()},
+            "rows": self.rows,
         }
 
     def plus(self, other: Familiar) -> Familiar:

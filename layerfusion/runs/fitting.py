@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from layerfusion.config.identity import job_id
 from layerfusion.config.job import AUTO, GATED_STACK, STACKS, LayersConfig, TrainConfig
@@ -18,6 +19,7 @@ from layerfusion.errors import UserError
 from layerfusion.fusion.deadline import Deadline
 from layerfusion.fusion.head_files import Head
 from layerfusion.fusion.member_training import member_recipe
+from layerfusion.fusion.objective import shifted
 from layerfusion.fusion.operator_head import OperatorHead
 from layerfusion.fusion.pool import judge_forms
 from layerfusion.layers.blends import held_out_blends
@@ -32,7 +34,8 @@ from layerfusion.layers.score import Needs, find_score
 from layerfusion.layers.selection import find_selection
 from layerfusion.runs.bundle import Bundle
 from layerfusion.runs.bundle_saving import make_bundle
-from layerfusion.runs.heads import TrainedHead, fit_heads
+from layerfusion.runs.familiar import FACT, HELD_OUT, Familiar
+from layerfusion.runs.heads import TrainedHead, fit_heads, probabilities_of
 from layerfusion.runs.inputs import Inputs, check_inputs, prepare_texts, read_targets
 from layerfusion.runs.recording import versions
 from layerfusion.runs.select_layers import budget_of, candidates_of, select
@@ -200,7 +203,14 @@ def fit_texts(
         "versions": versions(),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    fitted = [_with_constant_labels(head.head, dataset) for head in heads.values()]
+    constant = _shift_of_constant_labels(dataset)
+    fitted = [_shifted(head.head, constant) for head in heads.values()]
+    said = [head.held_out for head in heads.values()]
+    if constant is not None:
+        said = [shifted(one, constant, multilabel=True) for one in said]
+    target = torch.from_numpy(dataset.splits["train"].labels)
+    held_out = torch.stack([probabilities_of(one, target).float() for one in said]).numpy()
+    facts[FACT] = Familiar.of_job(inputs, held_out, rows=HELD_OUT).facts()
     bundle = make_bundle(config, inputs, fitted, facts)
     return FittedTexts(bundle, importances, trials)
 
@@ -219,18 +229,26 @@ def _held_out_probes(
     return held_out_probes(candidates, config, device)[0]
 
 
-def _with_constant_labels(head: Head, dataset: TextDataset) -> Head:
-    """Let a head name the labels that every row has, and never those that none has.
+def _shift_of_constant_labels(dataset: TextDataset) -> Tensor | None:
+    """Return what lets a head name the labels that every row has, and never those that none has.
 
     There is nothing to learn of such labels, as in a fold that lacks a rare one. What a head says
     of them is left to chance, or to `class_weights`, which would name one that it has never seen.
+
+    Returns:
+        What is added to the log-odds, shape (labels,); None where there are no such labels.
     """
-    if not head.multilabel:
-        return head
+    if not dataset.multilabel:
+        return None
     labels = np.concatenate([rows.labels for rows in dataset.splits.values()])
     always, never = labels.all(axis=0), ~labels.any(axis=0)
     shift = torch.from_numpy(SURE * (always.astype(float) - never.astype(float)))
-    if not shift.any():
+    return shift if shift.any() else None
+
+
+def _shifted(head: Head, shift: Tensor | None) -> Head:
+    """Let a head add a shift to the log-odds of labels. Shape: (labels,)."""
+    if shift is None:
         return head
     if isinstance(head, OperatorHead):
         head.classifier.rescale(1.0, shift)

@@ -92,6 +92,9 @@ class TrainedHead:
     (rows, classes)."""
     gates: Tensor | None
     """Gates of the test rows. Shape: (rows, sources)."""
+    held_out: Tensor
+    """Logits of the rows of train that nothing of a stack but its pool had seen, or of validation;
+    of labels, log-probabilities. Shape: (rows, classes)."""
     weights: Tensor | None
     """Mean gates over rows that the head did not learn from: validation, or the held-out rows of a
     stack. Shape: (sources,). None where the operator has no gates."""
@@ -132,7 +135,7 @@ def train_heads(
         target=targets["test"].numpy(),
         probabilities=np.stack(
             [
-                _probabilities(head.logits["test"].float(), targets["test"]).numpy()
+                probabilities_of(head.logits["test"].float(), targets["test"]).numpy()
                 for head in heads.values()
             ]
         ),
@@ -147,7 +150,8 @@ def train_heads(
     )
 
 
-def _probabilities(logits: Tensor, target: Tensor) -> Tensor:
+def probabilities_of(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the probabilities of logits, or of log-probabilities of labels: see `TrainedHead`."""
     return logits.exp() if is_multilabel(target) else logits.softmax(dim=1)
 
 
@@ -217,13 +221,15 @@ def _train(
             split: fitted.classifier.predict_logits(data.features[split]) for split in judged
         }
         gates = {split: found for split, (_, found) in predicted.items() if found is not None}
+        logits = {split: _said(fitted, found) for split, (found, _) in predicted.items()}
         uncalibrated = None
         if "test" in judged and fitted.is_calibrated:
             uncalibrated = _said(fitted, fitted.uncalibrated(predicted["test"][0]))
         heads[seed] = TrainedHead(
             OperatorHead(fitted.classifier, data.standardiser),
-            {split: _said(fitted, logits) for split, (logits, _) in predicted.items()},
+            logits,
             gates.get("test"),
+            logits["validation"],
             gates["validation"].mean(dim=0) if gates else None,
             fitted.classifier.num_parameters,
             fitted.classifier.num_flops,
@@ -306,11 +312,12 @@ def _stack(
             kept = refit(stack, sources.known, labels, held, member=again, device=device)
         if "test" in judged:
             logits["test"], gates = kept.predict(sources.test)
-        _, weights = kept.pool_of(torch.stack(said))
+        held_out, weights = kept.pool_of(torch.stack(said))
         heads[seed] = TrainedHead(
             StackHead(kept, sources.regressions),
             logits,
             gates if len(chosen) > 1 else None,
+            held_out,
             weights.mean(dim=0),
             kept.num_parameters + sum(one.num_parameters for one in sources.regressions.values()),
             kept.num_flops,

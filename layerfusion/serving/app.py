@@ -5,6 +5,7 @@ import asyncio
 import gc
 import logging
 import math
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -36,6 +37,8 @@ NOT_EMPTY = r"[^\s\x1c-\x1f\x85]"
 PREDICT = "/predict"
 LEFT = 499
 """Status under which a request is counted whose client left before its answer."""
+CLOSE = {"Connection": "close"}
+"""Header of an answer to a body that has not been read: what comes of it is no new request."""
 LATER = round(PAUSE)
 """Seconds after which a request may be tried again that a server of vectors let fail."""
 ABOUT = (
@@ -140,9 +143,10 @@ def too_many(seconds: float) -> JSONResponse:
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Describe refusals for the OpenAPI document."""
     told = {
-        400: "The body is no text in UTF-8.",
+        400: "The body is no JSON in UTF-8.",
         408: "The body did not arrive in time.",
         413: "The body is too large.",
+        415: "The body is not said to be JSON, by content-type.",
         422: "The body is not what is asked for, or a text cannot be classified.",
         500: "The models failed.",
         503: "The models are not loaded yet, too many texts wait, or a server of vectors is down.",
@@ -228,7 +232,7 @@ def make_app(
     @app.post(
         PREDICT,
         response_model=MultilabelAnswer if classifier.multilabel else Answer,
-        responses=refusals(400, 408, 413, 422, 500, 503, 504),
+        responses=refusals(400, 408, 413, 415, 422, 500, 503, 504),
     )
     async def predict(body: Texts) -> Any:  # type: ignore[valid-type]
         """Classify texts. Texts of requests that come at the same time pass the models together."""
@@ -259,6 +263,7 @@ def make_app(
             }
         )
 
+    @app.head("/health", include_in_schema=False)
     @app.get("/health", response_model=Health, responses={503: {"model": Health}})
     async def health() -> Any:
         """Say whether the models are loaded: 200 if they are, 503 if not."""
@@ -266,17 +271,25 @@ def make_app(
         body = Health(ready=ready, job=classifier.job)
         return JSONResponse(body.model_dump(), 200 if ready else 503)
 
+    @app.head("/metrics", include_in_schema=False)
     @app.get("/metrics", response_class=PlainTextResponse)
     async def show_metrics() -> Any:
         """Give counts and times in the text format of Prometheus."""
         return PlainTextResponse(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        found = request.headers.get("content-type", "").partition(";")[0].strip()
+        if not re.fullmatch(r"application/(.+\+)?json", found, re.IGNORECASE):
+            said = "content-type: application/json is needed"
+            return problem(415, "content_type", said + (", not another one" if found else ""))
         return problem(422, "invalid", "; ".join(map(_fault, error.errors()[:3])))
 
     @app.exception_handler(HTTPException)
-    async def refused(_request: Request, error: HTTPException) -> JSONResponse:
+    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == 400:
+            packed = " and no content-encoding" if "content-encoding" in request.headers else ""
+            return problem(400, "no_json", f"the body has to be JSON in UTF-8{packed}")
         return problem(error.status_code, "http", str(error.detail), dict(error.headers or {}))
 
     app.add_middleware(_Guard, limits=limits, metrics=metrics, state=state)
@@ -345,11 +358,12 @@ class _Guard:
             async with asyncio.timeout(self.limits.deadline):
                 body = await self._body(scope, receive)
         except TimeoutError:
-            await problem(408, "slow", "the body did not arrive in time")(scope, receive, counted)
+            answer = problem(408, "slow", "the body did not arrive in time", CLOSE)
+            await answer(scope, receive, counted)
             return
         if body is None:
             said = f"the body has more than {self.limits.max_bytes:,} bytes"
-            answer = problem(413, "too_large", said, {"Connection": "close"})
+            answer = problem(413, "too_large", said, CLOSE)
             await answer(scope, receive, counted)
         elif body:
             answering = asyncio.ensure_future(self.app(scope, _Replay(body, receive), counted))

@@ -19,7 +19,7 @@ from layerfusion.config.check import check_dataset
 from layerfusion.config.job import DatasetConfig, LimitConfig
 from layerfusion.config.options import as_option
 from layerfusion.config.rules import check_rules
-from layerfusion.errors import UserError
+from layerfusion.errors import Mendable, UserError
 from layerfusion.texts.columns import Columns
 from layerfusion.texts.data_card import read_card
 from layerfusion.texts.labels import (
@@ -148,7 +148,7 @@ def dataset_from_tables(
         refuse_constant(splits.used["train"].labels, label_names)
         read = dict.fromkeys(note for table in tables.values() for note in table.notes)
     except UserError as error:
-        raise UserError(f"dataset {config.name}: {error}") from error
+        raise Mendable(f"dataset {config.name}: {error}", *error.options) from error
     return TextDataset(
         name=config.title,
         splits=splits.used,

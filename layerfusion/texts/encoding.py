@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from layerfusion.config.options import as_option
-from layerfusion.errors import UserError
+from layerfusion.errors import Mendable, UserError
 from layerfusion.texts.encoding_guess import guess_encodings, wrong_bytes
 from layerfusion.texts.packed import is_packed, refuse_not_packed, unpacked
 
@@ -106,9 +106,9 @@ def _refuse_swapped(text: str, path: str, codec: str, key: str) -> None:
     """Refuse UTF-16 that was read with the two bytes of each character the other way round."""
     if codec.startswith("utf-16") and "\n" not in text and "\u0a00" in text:
         other = "utf-16-le" if codec == "utf-16-be" else "utf-16-be"
-        raise UserError(
-            f"{path}: the two bytes of each character are the other way round; set"
-            f" {as_option(key, other)}"
+        option = as_option(key, other)
+        raise Mendable(
+            f"{path}: the two bytes of each character are the other way round; set {option}", option
         )
 
 
@@ -152,11 +152,12 @@ def _codec(encoding: str, key: str) -> str:
             b"a".decode(codec)  # fails for the codecs that make bytes of bytes, such as hex
     except (LookupError, ValueError) as error:
         named = {*encodings.aliases.aliases.values()} - {"mbcs", "oem"}  # on Windows alone
+        line = f"{as_option(key, encoding)}: there is no such encoding of texts"
         near = difflib.get_close_matches(encoding.lower().replace("-", "_"), named, n=1)
-        meant = f"; did you mean {as_option(key, near[0].replace('_', '-'))}?" if near else ""
-        raise UserError(
-            f"{as_option(key, encoding)}: there is no such encoding of texts{meant}"
-        ) from error
+        if not near:
+            raise UserError(line) from error
+        option = as_option(key, near[0].replace("_", "-"))
+        raise Mendable(f"{line}; did you mean {option}?", option) from error
     return codec
 
 
@@ -174,9 +175,8 @@ def _refuse_other_mark(raw: bytes, path: str, codec: str, key: str) -> None:
     """Refuse a byte-order mark that is of another encoding than the one that is set."""
     marked = marked_encoding(raw)
     if marked is not None and not codec.startswith(marked):
-        raise UserError(
-            f"{path}: it begins with the mark of {marked}; set {as_option(key, marked)}"
-        )
+        option = as_option(key, marked)
+        raise Mendable(f"{path}: it begins with the mark of {marked}; set {option}", option)
 
 
 def _not_readable(
@@ -209,12 +209,14 @@ def _not_readable(
             f"{path}: {found} (line {line:,}{others}) is not {encoding}, and all else is;"
             " repair the text there, or remove it"
         )
+    guesses = guess_encodings(raw, codec)
     readings = [
         f"to {guess}, which reads {_around(raw, error.start, guess).decode(guess, 'replace')!r}"
-        for guess in guess_encodings(raw, codec)
+        for guess in guesses
     ]
-    return UserError(
-        f"{path}: {found} is not {encoding}; set {key}, for example {', or '.join(readings)} there"
+    return Mendable(
+        f"{path}: {found} is not {encoding}; set {key}, for example {', or '.join(readings)} there",
+        as_option(key, guesses[0]),
     )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from layerfusion.assets.files import parse_json
 from layerfusion.config.options import as_option
-from layerfusion.errors import UserError, short
+from layerfusion.errors import Mendable, UserError, short
 from layerfusion.texts.cells import (
     NO_LABEL,
     READ_SEVERAL,
@@ -366,9 +366,14 @@ def _joined(names: Sequence[str]) -> str:
         return ""
     name, mark = found
     return (
-        f"{short(name)} is one class; if it is several labels, dataset.multilabel=true and"
-        f" {as_option('dataset.label_separator', mark)} take them apart"
+        f"{short(name)} is one class; if it is several labels, {' and '.join(_apart(mark))} take"
+        " them apart"
     )
+
+
+def _apart(mark: str) -> tuple[str, str]:
+    """The options that take labels apart which a mark stands between."""
+    return "dataset.multilabel=true", as_option("dataset.label_separator", mark)
 
 
 def without_unlabelled(tables: Mapping[str, Table]) -> tuple[dict[str, Table], tuple[str, ...]]:
@@ -404,9 +409,12 @@ def _values(split: str, table: Table) -> list[Label]:
     for index, label in enumerate(table.labels):
         if is_missing(label):
             strings = {one.strip() for one in table.labels if isinstance(one, str)}
-            joined = "" if table.multilabel else _joined(sorted(strings))
-            more = f"; {joined}, and an empty cell is none" if joined else ""
-            raise UserError(f"{split}: {table.where(index)}: the label is missing{more}")
+            line = f"{split}: {table.where(index)}: the label is missing"
+            found = None if table.multilabel else joined_labels(sorted(strings))
+            if found is None:
+                raise UserError(line)
+            more = f"{_joined(sorted(strings))}, and an empty cell is none"
+            raise Mendable(f"{line}; {more}", *_apart(found[1]))
         if isinstance(label, bool) and table.label_names is None:
             values.append(str(label))
         elif isinstance(label, str):

@@ -58,7 +58,7 @@ def test_texts_of_another_kind_are_told(
     assert found["share of tokens unknown to llama"] == "alike"  # it knows every byte
     assert found["texts that llama cuts off"] == "unlike"
     assert main(["drift", str(job), f"{tmp_path}/odd.csv"]) == 0
-    assert "the accuracy on test need not hold for them" in capsys.readouterr().out
+    assert "the accuracy on test rows need not hold for them" in capsys.readouterr().out
 
 
 def test_python_gives_the_same_table(

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from layerfusion.cli import main
 from layerfusion.commands.guesses import with_data
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
@@ -33,6 +34,45 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     reviews = pd.DataFrame({"id": range(60), "review": frame.text, "stars": stars})
     reviews.to_csv("reviews.csv", index=False)
     return tmp_path
+
+
+@pytest.mark.usefixtures("place")
+def test_a_wrong_encoding_is_told_with_the_command_that_mends_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    frame = pd.read_csv("reviews.csv").assign(review=lambda x: x.review + " schön öde größer")
+    frame.to_csv("old.csv", index=False, encoding="cp1252")
+    frame.to_csv("wide.csv", index=False, encoding="utf-16")
+    wrong = "dataset.encoding=utf-8"
+    for words in (
+        ["old.csv", "limit.train=20"],
+        ["old.csv", wrong],
+        ["old.csv", "dataset.encoding=latn1"],
+        ["wide.csv", wrong, "dataset.text=review", "dataset.label=stars"],
+        ["dataset=local", "dataset.path=old.csv", "dataset.text=review", "dataset.label=stars"],
+    ):
+        capsys.readouterr()
+        assert main(["plan", *words]) == 2
+        said = capsys.readouterr().err.splitlines()[-1]
+        mended = shlex.split(said[said.index("layerfusion plan") :])
+        assert mended[2:-1] == [word for word in words if "dataset.encoding" not in word]
+        assert mended[-1].startswith("dataset.encoding=")
+        assert main(mended[1:]) == 0
+
+
+@pytest.mark.usefixtures("place")
+def test_labels_that_stand_joined_are_told_with_the_command_that_takes_them_apart(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    texts, topics = tiny_topics(60)
+    names = [";".join(topics.columns[row]) for row in topics.to_numpy(bool)]
+    pd.DataFrame({"text": texts, "topics": names}).to_csv("topics.csv", index=False)
+    assert main(["plan", "topics.csv", "limit.train=40"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    mended = shlex.split(said[said.index("layerfusion plan") :])
+    more = ["dataset.multilabel=true", 'dataset.label_separator=";"']
+    assert mended == ["layerfusion", "plan", "topics.csv", "limit.train=40", *more]
+    assert main(mended[1:]) == 0
 
 
 @pytest.mark.usefixtures("place")

@@ -252,7 +252,9 @@ def test_what_is_wrong_with_the_texts_is_one_line(
     same = table_at(tmp_path)
     assert "this is the input itself" in told([bundle, same, "-o", same], capsys)
     lines.write_bytes("caf\xe9\n".encode("latin-1"))
-    assert "set --encoding, for example to latin-1" in told([bundle, str(lines)], capsys)
+    said = told([bundle, str(lines), "--encoding", "ascii", "--gates"], capsys)
+    assert "set --encoding, for example to latin-1" in said
+    assert said.endswith(f"layerfusion predict {bundle} {lines} --gates --encoding latin-1")
     assert "no such file" in told([bundle, f"{tmp_path}/none.csv"], capsys)
     table = f"{folder}/test.csv"
     said = told([bundle, table, "--text", "body"], capsys)

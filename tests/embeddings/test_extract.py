@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -265,6 +266,19 @@ def test_a_device_that_is_not_there_is_one_line(bert_folder: Path) -> None:
 
 def test_a_model_that_is_spread_takes_its_inputs_where_one_model_would() -> None:
     assert choose_device("spread") == choose_device("auto")
+
+
+def test_bars_may_be_switched_off_by_the_environment(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # TQDM_DISABLE=1, which is read when tqdm is imported, has this effect.
+    monkeypatch.setattr(progress, "tqdm", partial(progress.tqdm, disable=True))
+    for terminal in (False, True):
+        monkeypatch.setattr("sys.stderr.isatty", lambda terminal=terminal: terminal)
+        with TokenBar("tiny", 100) as bar:
+            bar.expect(200)
+            bar.update(100)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_log_has_no_bar_of_what_takes_no_time(capsys: pytest.CaptureFixture[str]) -> None:

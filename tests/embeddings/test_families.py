@@ -12,6 +12,7 @@ import pytest
 import torch
 import transformers
 
+from layerfusion import embed
 from layerfusion.assets.models import is_causal
 from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings.backbone import Backbone
@@ -25,7 +26,16 @@ from layerfusion.embeddings.store import EmbeddingStore
 from layerfusion.embeddings.taps import find_layers
 from layerfusion.embeddings.tokens import collate, tokenize
 from layerfusion.errors import UserError
-from tests.tiny import CONFIGS, NO_BLOCKS, WITH_NORM, WORDS, tiny_folder, tiny_tokenizer
+from tests.tiny import (
+    CONFIGS,
+    NO_BLOCKS,
+    PROJECTED,
+    SIZES,
+    WITH_NORM,
+    WORDS,
+    tiny_folder,
+    tiny_tokenizer,
+)
 
 UNMASKED = ("fnet", "convbert")
 """They mix positions without heeding the mask: extraction never pads them."""
@@ -118,6 +128,48 @@ def test_norm_is_a_layer_exactly_where_the_model_ends_in_one(backbone: Backbone)
     assert (NORM in backbone.shape.layers) == (backbone.name in WITH_NORM)
     assert backbone.shape.num_blocks == 3
     assert (backbone.blocks is None) == (backbone.name in NO_BLOCKS)
+
+
+def test_a_projection_after_the_last_block_is_no_layer(
+    texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for first in (False, True):
+        settings = {**PROJECTED, "do_layer_norm_before": first}
+        monkeypatch.setitem(CONFIGS, "opt", ("OPTConfig", settings))
+        folder = tiny_folder("opt", tmp_path / str(first))
+        backbone = load_backbone("opt", folder, BackboneConfig(), "cpu")
+        assert backbone.shape.layers == ("0", "1", "2", "3")
+        assert backbone.blocks is not None
+        widths = {vector.shape[1] for vector in vectors(backbone, texts).values()}
+        assert widths == {backbone.shape.width} == {32}
+
+
+def test_the_last_layer_is_named_after_a_pass_where_only_that_tells_it(
+    texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CONFIGS, "roformer", ("RoFormerConfig", {**SIZES, "embedding_size": 32}))
+    folder, cache = tiny_folder("roformer", tmp_path / "roformer"), tmp_path / "cache"
+    assert NORM in empty_shape("m", folder, BackboneConfig()).layers
+    last = embed(texts, folder, cache=cache)
+    every = embed(texts, folder, "all", cache=cache)
+    assert list(every) == ["0", "1", "2", "3"]
+    np.testing.assert_array_equal(last, every["3"])
+
+
+def test_a_model_that_counts_from_the_first_output_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 3, "state_size": 8}
+    monkeypatch.setitem(CONFIGS, "mamba", ("MambaConfig", settings))
+    with caplog.at_level("INFO", "layerfusion"):
+        load_backbone("m", tiny_folder("mamba", tmp_path / "mamba"), BackboneConfig(), "cpu")
+        load_backbone("m", tiny_folder("xlm", tmp_path / "xlm"), BackboneConfig(), "cpu")
+    said = [line for line in caplog.messages if "layers" in line]
+    assert said == [
+        "m: MambaModel counts its layers from what leaves the first block: layer i leaves block"
+        " i + 1 here, and layer 3 is its last state",
+        "m: its layers are not a list of blocks, so a pass keeps all hidden states",
+    ]
 
 
 UNTRACED = ("convbert",)

@@ -152,9 +152,24 @@ def test_a_server_that_stays_busy_is_given_up_and_what_it_gave_is_kept(
     assert "it asks to wait 86,400 s" in refused(opened(fake.url, tmp_path), ["new"])
 
 
+def test_a_server_that_never_gave_anything_is_given_up_soon(
+    fake: FakeEndpoint, tmp_path: Path
+) -> None:
+    fake.replies = [(503, {}, "no model")] * 9
+    assert "503 no model, after 3 tries" in refused(opened(fake.url, tmp_path))
+    assert len(fake.bodies) == 3
+    fake.replies = [(503, {"retry-after": "0"}, ""), *[(503, {}, "starting")] * 9]
+    assert "503 starting, after 3 tries" in refused(opened(fake.url, tmp_path))
+    source = opened(fake.url, tmp_path)
+    fake.replies = []
+    extract(source, TEXTS[:1])
+    fake.replies = [(503, {}, "again")] * 9
+    assert "503 again, after 6 tries" in refused(source)  # it was there, and may come back
+
+
 def test_a_server_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoint, "FIRST_WAIT", 0.001)
-    monkeypatch.setattr(endpoint, "TRIES", 2)
+    monkeypatch.setattr(endpoint, "FIRST_TRIES", 2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
         said = refused(opened(address, tmp_path, timeout=0.05))

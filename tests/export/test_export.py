@@ -41,7 +41,7 @@ from layerfusion.layers.probe import LinearProbe
 from layerfusion.records.job import BUNDLE
 from layerfusion.runs.bundle import Bundle
 from layerfusion.runs.bundle_loading import load_bundle
-from tests.tiny import run, tiny_folder, tiny_job, tiny_texts, tiny_topics
+from tests.tiny import CONFIGS, run, tiny_folder, tiny_job, tiny_texts, tiny_topics
 
 TEXTS = ["the good film", "  an awful plot, said the bank\n", "oil " * 40, "Profit rose & FELL"]
 LICENCE = "---\nlicense: apache-2.0\n---\n# A model\n"
@@ -366,6 +366,49 @@ def test_windows_that_padding_would_change_have_no_graph(jobs: Path, tmp_path: P
     part.model.config.backbones[0]["masks_padding"] = False
     with pytest.raises(UserError, match="a job with long_texts=truncate can be exported so"):
         write_onnx(bundle, part, tmp_path)
+
+
+def test_a_graph_of_a_fixed_length_is_not_written(
+    jobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As of models that walk through the tokens in a loop, such as Mamba."""
+    settings = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8}
+    monkeypatch.setitem(CONFIGS, "mamba", ("MambaConfig", settings))
+    folder = tiny_folder("mamba", tmp_path / "mamba")
+    rows = pd.read_csv(jobs / "texts.csv")[:20]
+    classifier = LayerFusionClassifier(
+        str(folder), layers="last", fusion="stacked", seeds=1, cache=str(jobs / "cache")
+    )
+    saved = (
+        classifier.set_params(settings={"backbone.mamba.max_length": 24})
+        .fit(rows.text, rows.label)
+        .save(tmp_path / "saved")
+    )
+    assert main(["export", str(saved), "--to", "transformers"]) == 0
+    capfd.readouterr()
+    assert main(["export", str(saved), "--to", "onnx"]) == 2
+    said = capfd.readouterr().err.splitlines()
+    assert "has no form in ONNX; --to transformers has all of them" in said[-1]
+    assert not [line for line in said if "onnxruntime" in line and line is not said[-1]]
+    assert not (saved / "onnx").exists()
+
+
+def test_a_graph_takes_inputs_that_it_does_not_use(jobs: Path, tmp_path: Path) -> None:
+    """Layer 0 of a model that reads windows has no use for the attention mask."""
+    rows = pd.read_csv(jobs / "texts.csv")[:20]
+    classifier = LayerFusionClassifier(
+        str(jobs / "bert"), layers={"bert": [0]}, fusion="stacked", seeds=1,
+        long_texts="windows", cache=str(jobs / "cache"),
+    )  # fmt: skip
+    saved = classifier.fit(rows.text, rows.label).save(tmp_path / "saved")
+    assert main(["export", str(saved), "--to", "onnx"]) == 0
+
+
+def test_a_graph_that_cannot_be_run_is_told_in_a_line(jobs: Path, tmp_path: Path) -> None:
+    part = cut(load_bundle(jobs / "one", device="cpu"))
+    (tmp_path / "model.onnx").write_bytes(b"\0" * 64)
+    with pytest.raises(UserError, match="has no form in ONNX; --to transformers has all of them"):
+        classify(part, tmp_path / "model.onnx", SAMPLE)
 
 
 @pytest.mark.parametrize(

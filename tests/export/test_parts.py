@@ -37,7 +37,7 @@ from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.lexical_regression import LexicalRegression
 from layerfusion.layers.probe import LinearProbe
 from tests.report.fabricate_sets import set_dataset, write_set_job
-from tests.tiny import CONFIGS, NO_BLOCKS, WITH_NORM, tiny_folder
+from tests.tiny import CONFIGS, NO_BLOCKS, PROJECTED, WITH_NORM, tiny_folder
 
 TEXTS = ["the good film was bad", "oil", "the company said it rose " * 9]
 
@@ -53,8 +53,8 @@ def cut_of(backbone: Backbone, layers: list[str]) -> parts._Part:
     return parts._cut_model("m", bundle)
 
 
-@pytest.mark.parametrize("family", CONFIGS)
-def test_a_cut_model_gives_the_layers_of_the_whole(family: str, tmp_path: Path) -> None:
+def assert_layers_are_those_of_the_whole(family: str, tmp_path: Path) -> Backbone:
+    """Compare a model that is cut at some layers with the whole one."""
     config = BackboneConfig(path=str(tiny_folder(family, tmp_path)))
     backbone = load_backbone("m", tmp_path, config, "cpu")
     tokens = backbone.tokenize(TEXTS, config)
@@ -80,6 +80,12 @@ def test_a_cut_model_gives_the_layers_of_the_whole(family: str, tmp_path: Path) 
             rows = [portable.pooled(x[layer], m, "mean", skip_first=False) for x, m in passed]
             back = expected["mean", layer][np.argsort(order)]
             np.testing.assert_allclose(torch.cat(rows), back, atol=1e-5)
+    return backbone
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_a_cut_model_gives_the_layers_of_the_whole(family: str, tmp_path: Path) -> None:
+    backbone = assert_layers_are_those_of_the_whole(family, tmp_path)
     kept = cut_of(backbone, ["2"])
     assert kept.note == f"m: {'all' if family in NO_BLOCKS else '2 of'} its 3 blocks"
     assert bool(kept.about["norm"]) == (family in WITH_NORM)
@@ -87,6 +93,40 @@ def test_a_cut_model_gives_the_layers_of_the_whole(family: str, tmp_path: Path) 
         assert not any(
             name.startswith(("norm.", f"model.{kept.about['norm']}.")) for name in kept.tensors
         )
+
+
+MAMBA2 = {
+    "vocab_size": 300,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "state_size": 8,
+    "num_heads": 8,
+    "head_dim": 8,
+    "n_groups": 1,
+    "chunk_size": 16,
+}
+"""Its config holds infinity (`time_step_limit`)."""
+
+
+@pytest.mark.parametrize(("name", "settings"), [("Mamba2", MAMBA2), ("OPT", PROJECTED)])
+def test_a_config_with_infinity_and_a_projection_at_the_end_are_cut(
+    name: str, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CONFIGS, "odd", (f"{name}Config", settings))
+    backbone = assert_layers_are_those_of_the_whole("odd", tmp_path)
+    part = cut_of(backbone, ["3"])
+    portable.LayerFusionConfig(backbones=[part.about]).save_pretrained(tmp_path / "written")
+    kept = portable.LayerFusionConfig.from_pretrained(tmp_path / "written")
+    portable.CutModel(kept.backbones[0]).load_state_dict(part.tensors)
+
+
+def test_a_model_that_cannot_be_built_again_is_told_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = load_backbone("m", tiny_folder("bert", tmp_path), BackboneConfig(), "cpu")
+    monkeypatch.setattr(parts, "_cut_config", lambda *_: {"model_type": "bert", "dtype": 7})
+    with pytest.raises(UserError, match=r"cannot be built again from its config; it fails with: "):
+        cut_of(backbone, ["1"])
 
 
 @pytest.mark.parametrize("pool", ["mean", "max", "first", "last"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import gzip
 import json
 import os
 import re
@@ -150,7 +151,7 @@ def test_a_server_of_vectors_that_is_down_is_no_fault_of_the_texts(
         ([SECRET], 422, "invalid"),
         ({"texts": ["unreadable"]}, 422, "not_classified"),
         (f'{{"texts": ["{SECRET}', 422, "invalid"),
-        (b"\x80" + SECRET.encode(), 400, "http"),
+        (b"\x80" + SECRET.encode(), 400, "no_json"),
         ({"texts": [SECRET * 200]}, 413, "too_large"),
     ],
     ids=str,
@@ -168,6 +169,39 @@ def test_what_is_wrong_is_refused_without_a_word_of_it(
         assert "secret" not in place
         assert "unreadable" not in place
         assert "Traceback" not in place
+
+
+def test_what_is_no_json_is_told_by_its_headers(serve: Serve) -> None:
+    url = ready(serve(classify))
+    content = json.dumps({"texts": ["a pop"]}).encode()
+    for kind in ("", "text/plain", "application/x-www-form-urlencoded"):
+        answer = httpx.post(f"{url}/predict", content=content, headers={"content-type": kind})
+        assert (answer.status_code, answer.json()["code"]) == (415, "content_type")
+        assert "application/json is needed" in answer.json()["message"]
+    for kind in ("application/json", "Application/JSON; charset=utf-8", "application/x+json"):
+        answer = httpx.post(f"{url}/predict", content=content, headers={"content-type": kind})
+        assert answer.status_code == 200
+    head = {"content-type": "application/json", "content-encoding": "gzip"}
+    answer = httpx.post(f"{url}/predict", content=gzip.compress(content), headers=head)
+    assert answer.status_code == 400
+    assert answer.json()["message"] == "the body has to be JSON in UTF-8 and no content-encoding"
+
+
+def test_health_and_metrics_answer_head(serve: Serve) -> None:
+    url = ready(serve(classify))
+    for path in ("/health", "/metrics"):
+        answer = httpx.head(f"{url}{path}")
+        assert (answer.status_code, answer.content) == (200, b"")
+
+
+def test_a_body_that_does_not_arrive_leaves_no_connection(serve: Serve) -> None:
+    url = ready(serve(classify))
+    port = int(url.rpartition(":")[2])
+    asked = b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\n{"
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        client.sendall(asked)
+        parts = iter(lambda: client.recv(4096), b"")  # it ends where the server closes
+        assert b"408" in b"".join(parts)
 
 
 def test_a_body_without_a_stated_length_is_cut_off_too(serve: Serve) -> None:
@@ -308,7 +342,7 @@ def test_its_document_describes_the_refusals_that_it_sends(serve: Serve) -> None
     url = ready(serve(classify))
     document = httpx.get(f"{url}/openapi.json").json()
     told = document["paths"]["/predict"]["post"]["responses"]
-    assert told.keys() == {"200", "400", "408", "413", "422", "500", "503", "504"}
+    assert told.keys() == {"200", "400", "408", "413", "415", "422", "500", "503", "504"}
     for status, answer in told.items():
         name = "Answer" if status == "200" else "Problem"
         schema = answer["content"]["application/json"]["schema"]
