@@ -72,7 +72,8 @@ def test_every_row_is_trained_and_reported(
     }
     (auto,) = [record for record in records if record["selection"] == "adaptive"]
     assert auto["chosen_by"] == "auto"
-    assert set(auto["considered"]) == {"bert", "llama", "words", "characters"}
+    lexical = {"words", "characters", "pairs_bayes", "characters_bayes"}
+    assert set(auto["considered"]) == {"bert", "llama", *lexical}
     chosen = [record for record in records if record["selection"] == "greedy"]
     assert [record["fusion"] for record in chosen] == ["stacked"] * 3
     layers = {"bert": ["0", "1", "2", "3"], "llama": ["0", "1", "2", "3", "norm"]}

@@ -38,7 +38,7 @@ def test_the_order_of_classes_is_that_of_complement_naive_bayes() -> None:
     peer = ComplementNB(alpha=SMOOTHING).fit(features, labels)
     ours = features @ weight + bias
     differences = ours - ours[:, :1]
-    expected = peer.predict_joint_log_proba(features)
+    expected = np.asarray(peer.predict_joint_log_proba(features))
     np.testing.assert_allclose(differences, expected - expected[:, :1], atol=1e-4)
 
 

@@ -180,7 +180,7 @@ def test_a_large_train_split_is_sampled_for_the_choice_only(
     predict = module.predict_folds
 
     def counting(
-        kinds: Sequence[CountedTexts],
+        kinds: Sequence[tuple[CountedTexts, str]],
         target: np.ndarray,
         fold_of: np.ndarray,
         *,
