@@ -27,7 +27,7 @@ from layerfusion.texts.from_memory import write_parquet
 Names = str | Path | Sequence[str | Path]
 """One name or several."""
 
-SETTINGS = ("cache", "config_dir", *(one.name for one in fields(TrainConfig)))
+SETTINGS = ("cache", "config_dir", "experiment", *(one.name for one in fields(TrainConfig)))
 """What `**settings` of a Python function may name."""
 NO_DATASET = Path("no data set")
 """Stands for the data set of a command that reads none."""

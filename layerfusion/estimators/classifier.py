@@ -21,7 +21,7 @@ from torch import Tensor
 
 from layerfusion.calls import check_params, plain_methods
 from layerfusion.commands.overrides import NO_DATASET, Names, config_of
-from layerfusion.config.job import UNWEIGHTED, TrainConfig
+from layerfusion.config.job import AUTO, UNWEIGHTED, TrainConfig
 from layerfusion.errors import UserError, short
 from layerfusion.estimators.rows import (
     Targets,
@@ -55,6 +55,11 @@ if TYPE_CHECKING:
 FUSED = "fused"
 """Stands in the first column of `explain` for the row of the whole classifier."""
 
+OF_AUTO: Mapping[str, Names] = {
+    "pooling": ["mean", "last", "first"],
+    "lexical": ["words", "characters", "pairs_bayes", "characters_bayes"],
+}
+"""What `experiment=auto` chooses among."""
 _RECENT = RecentVectors()
 """What the classifiers of this process predicted last; a search predicts the same texts again."""
 _ALONE = threading.RLock()
@@ -83,8 +88,10 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
             as `{"minilm": [3, 6]}`.
         fusion: an operator, `stacked` or `auto`: a name in `conf/fusion`. `auto` chooses layers and
             fusion by held-out rows.
-        pooling: one or more names in `conf/pooling`.
-        lexical: one or more TF-IDF sources beside the layers: names in `conf/lexical`.
+        pooling: one or more names in `conf/pooling`. None: where all is chosen (`fusion="auto"` of
+            `adaptive` layers) those of `experiment=auto`, and the mean elsewhere.
+        lexical: one or more TF-IDF sources beside the layers: names in `conf/lexical`. None: where
+            all is chosen those of `experiment=auto`, and none elsewhere; `()` for none.
         long_texts: how the models read texts that are too long for them: `truncate`; `windows`,
             which reads them whole; or `auto`, windows where many of the rows are too long and the
             cost is bounded. `reading_` says which.
@@ -145,8 +152,8 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         *,
         layers: str | Mapping[str, Sequence[int | str]] = "adaptive",
         fusion: str = "auto",
-        pooling: Names = "mean",
-        lexical: Names = (),
+        pooling: Names | None = None,
+        lexical: Names | None = None,
         long_texts: str = "auto",
         seeds: int = 3,
         objective: str = "log_loss",
@@ -480,9 +487,11 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
                 f"validation_size: a share between 0 and 1 is needed, found"
                 f" {short(self.validation_size)}"
             )
+        everything = self.fusion == AUTO and self.layers == "adaptive"
+        usual = OF_AUTO if everything else {"pooling": "mean", "lexical": ()}
         keys: dict[str, Any] = {
-            "pooling": self.pooling,
-            "lexical": self.lexical,
+            "pooling": usual["pooling"] if self.pooling is None else self.pooling,
+            "lexical": usual["lexical"] if self.lexical is None else self.lexical,
             "long_texts": self.long_texts,
             "seed": seed,
             "seeds": self.seeds,

@@ -39,7 +39,12 @@ FUSIONS = [
 @pytest.fixture(scope="module")
 def fitted(place: Path, rows: pd.DataFrame) -> lf.LayerFusionClassifier:
     classifier = lf.LayerFusionClassifier(
-        str(place / "tiny"), seeds=2, cache=str(place / "cache"), settings={"layers.folds": 2}
+        str(place / "tiny"),
+        pooling="mean",
+        lexical=(),
+        seeds=2,
+        cache=str(place / "cache"),
+        settings={"layers.folds": 2},
     )
     return classifier.fit(rows.text, rows.label)
 
@@ -594,3 +599,17 @@ def test_a_folder_that_holds_no_classifier_is_told(
     )
     with pytest.raises(UserError, match="the classifier of a job, not a LayerFusionClassifier"):
         load(job.folder)
+
+
+def test_what_is_chosen_among_is_what_the_command_line_has(make: Any) -> None:
+    from layerfusion.composing.hydra import compose
+
+    composed = compose("train", ["experiment=auto", "dataset=r8", "backbone=minilm"])
+    config = make()._config(0)
+    for group in ("pooling", "lexical"):
+        assert list(getattr(config, group)) == list(composed[group])
+    for chosen in ({"layers": "last"}, {"fusion": "stacked"}):
+        config = make(**chosen)._config(0)
+        assert (list(config.pooling), list(config.lexical)) == (["mean"], [])
+    config = make(pooling="last", lexical=())._config(0)
+    assert (list(config.pooling), list(config.lexical)) == (["last"], [])

@@ -302,7 +302,8 @@ def test_the_names_of_jobs_are_those_of_before() -> None:
     assert name() == "107672daba64"
     assert name("backbone.minilm.long_texts=windows") == "cdb0fe52823a"
     assert name("long_texts=windows") == "cdb0fe52823a"
-    assert name("experiment=auto", "long_texts=truncate") == "6737d6a3048e"
+    of_before = ["experiment=auto", "lexical=[words,characters]"]
+    assert name(*of_before, "long_texts=truncate") == "6737d6a3048e"
     assert name("experiment=auto") != "6737d6a3048e"
     given = "+backbone.paid={endpoint: 'http://localhost/v1', model: m}"
     assert name(given) == "68791350b2bf"
