@@ -225,14 +225,14 @@ def test_python_and_the_command_line_decide_alike(
     )
     assert job.record.backbones["bert"].spec["long_texts"] == WINDOWS
     train = dataset_of(config_of(words)).splits["train"]
-    classifier = LayerFusionClassifier(bert, seeds=1, cache=tmp_path / "cache", settings=keys)
+    usual: dict[str, Any] = {"seeds": 1, "cache": tmp_path / "cache", "settings": keys}
+    usual |= {"pooling": "mean", "lexical": ()}
+    classifier = LayerFusionClassifier(bert, **usual)
     classifier.fit(list(train.texts), np.asarray(train.labels))
     assert "read whole, in windows" in classifier.reading_[0]
     kept = LayerFusionClassifier.load(classifier.save(tmp_path / "kept"))
     assert kept.reading_ == classifier.reading_
-    plain = LayerFusionClassifier(
-        bert, seeds=1, long_texts="truncate", cache=tmp_path / "cache", settings=keys
-    )
+    plain = LayerFusionClassifier(bert, long_texts="truncate", **usual)
     plain.fit(list(train.texts), np.asarray(train.labels))
     assert "are cut at 12 tokens" in plain.reading_[0]
     test = dataset_of(config_of(words)).splits["test"]
