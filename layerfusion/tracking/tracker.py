@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from layerfusion.config.job import BUNDLE_UPLOAD, LoggerConfig
 from layerfusion.config.secrets import redact_line, redacted
+from layerfusion.errors import UserError
 from layerfusion.findings.mistakes import Answers
 from layerfusion.findings.set_mistakes import SetAnswers
 from layerfusion.records.job import RunRecord
@@ -261,7 +262,8 @@ def _keep_code(run: Run) -> None:
 def _show_failure(run: Run, error: BaseException) -> None:
     """Show in the table of runs why a job failed."""
     lines = str(error).splitlines() or [""]
-    reason = redact_line(f"{type(error).__name__}: {lines[0]}".rstrip(": "))[:_MAX_REASON]
+    kind = UserError if isinstance(error, UserError) else type(error)  # none of its own kinds
+    reason = redact_line(f"{kind.__name__}: {lines[0]}".rstrip(": "))[:_MAX_REASON]
     run.summary["error"] = reason
     run.notes = f"{run.notes}\n{reason}" if run.notes else reason  # after those of WANDB_NOTES
 

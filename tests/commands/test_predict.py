@@ -270,9 +270,9 @@ def test_what_is_wrong_with_the_texts_is_one_line(
     [
         (["good", None], "text 2 of 2 is None"),
         ([b"good"], "text 1 of 1 is b'good'"),
-        ("good film", "a list of texts is needed, found one string"),
+        ("good film", "takes a list of strings, found 'good film'; write"),
         ({"good"}, "found an object of type set"),
-        (None, "found an object of type NoneType"),
+        (None, "takes a list of strings, found None"),
     ],
 )
 def test_what_is_no_list_of_texts_is_one_line(texts: Any, message: str, folder: Path) -> None:

@@ -242,7 +242,7 @@ def test_an_export_holds_the_vectors_of_the_store(
         (["export", "STORE", "x.csv", "--cache", "CACHE"], "suffix: there is no '.csv'; there are"),
         (["export", "STORE", "x.npy", "--cache", "CACHE", "--layers", "9"], "there is no '9'; there"
          " are: 0, 1"),
-        (["export", "", "x.npy", "--cache", "CACHE"], "'' fits several stores: "),
+        (["export", "", "x.npy", "--cache", "CACHE"], "FOLDER: an empty word"),
         (["ls", "CACHE", "--delete"], "cache ls: --delete is an option of verify and gc"),
         (["gc", "CACHE", "--layers", "0"], "cache gc: --layers is an option of export"),
         (["export", "STORE", "x.npy", "--most", "1"], "cache export: --most is an option of gc"),
