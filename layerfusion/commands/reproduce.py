@@ -196,11 +196,12 @@ def _bases(command: ReproduceCommand, skipped: list[str], folders: Sequence[Path
             if value is not None
         ]
         overrides += [f"--config-dir={folder}" for folder in folders]
+        budget = command.extract.token_budget or command.reproduce.token_budget
         own: dict[str, Any] = {
             "limit": limit,
             "logger": command.logger,
             "paths": command.paths,
-            "extract": command.extract,
+            "extract": replace(command.extract, token_budget=budget),
             "sweep": f"reproduce-{command.reproduce.profile}",
             "by_folds": False,  # the pages on its results choose by validation alone
         }

@@ -26,6 +26,9 @@ class ReproduceConfig:
     """Tokens of a text; the report counts what that cuts."""
     dtype: str | None = None
     """Precision of every model's pass: float32, bfloat16 or float16. Not set: each model's own."""
+    token_budget: int | None = None
+    """Tokens of one batch of a pass. Not set: as many as are fastest on this machine, which differ
+    from run to run, and with them the last digits of vectors."""
     batch_size: int = 64
     """Texts of one step of a head's training."""
     validation_size: float = 0.1
