@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, Playwright, sync_playwright
@@ -438,6 +439,31 @@ def test_without_javascript_the_tables_stand(browser: Browser, source: Path) -> 
     assert page.locator("table").count() > 10
     assert page.locator("th button").count() == 0
     page.context.close()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_first_screen_looks_the_same_without_javascript(
+    browser: Browser, source: Path, width: int
+) -> None:
+    """The script adds links to save figures, and moves or hides nothing."""
+
+    def screen(**options: object) -> np.ndarray:
+        page = _open(browser, source, width, **options).page
+        image = Image.open(io.BytesIO(page.screenshot())).convert("L")
+        page.context.close()
+        return np.asarray(image.resize((image.width // 8, image.height // 8), Image.Resampling.BOX))
+
+    def differing(one: np.ndarray, other: np.ndarray) -> float:
+        """Share of the squares of 8 by 8 pixels whose grey differs by a tenth of its range."""
+        assert one.shape == other.shape
+        return float((np.abs(one.astype(int) - other) > 25).mean())
+
+    with_script, without = screen(), screen(java_script_enabled=False)
+    assert without.std() > 5  # there is something on it
+    assert differing(with_script, without) < 0.01
+    assert differing(screen(), with_script) == 0
+    moved = np.roll(without, 3, axis=0)
+    assert differing(with_script, moved) > 0.02  # three rows of squares lower would be seen
 
 
 def _contrast(page: Page) -> tuple[float, float]:
