@@ -156,8 +156,9 @@ def _serialised(
 ) -> list[bytes | memoryview]:
     """Return the pieces of a safetensors file: its header, and the arrays as they lie in memory.
 
-    The library would put all of it together in memory, holding back all other threads, and write
-    the entries of the metadata in any order.
+    The library would either copy all of it into one string, while no other thread can run, or
+    write a file of its own that is neither locked nor synced. It also shuffles the metadata, so
+    that the same vectors would have another checksum each time.
     """
     # The widest numbers come first, so that each array begins at a multiple of its numbers' size.
     names = sorted(arrays, key=lambda x: (-arrays[x].itemsize, _dtype_of(arrays[x]), x))

@@ -27,8 +27,6 @@ MOSTLY_UNKNOWN, ALL_UNKNOWN = 0.5, 0.95
 """Shares of unknown tokens from which texts are read with a warning, or are refused."""
 UNKNOWN_SHARES = (0.0, 0.05, 0.2, 0.5)
 """Upper limits of the ranges in which texts are counted by their share of unknown tokens."""
-NONE = -1
-"""An id that no token has."""
 RARE_LETTER = "\U00010600"
 """A letter of Linear A, which hardly any vocabulary has."""
 
@@ -245,7 +243,7 @@ class _Counting:
             each = np.add.reduceat(which(ids), begins, dtype=np.int64)
             return each - np.count_nonzero(which(self.around))
 
-        own = count(lambda ids: ids != (NONE if self.space is None else self.space))
+        own = count(lambda ids: ~np.isin(ids, [] if self.space is None else self.space))
         unknown = count(lambda ids: np.isin(ids, self.unknown))
         blank = own <= 0  # nothing but special tokens and spaces
         own = np.where(blank, 1, own)

@@ -55,11 +55,13 @@ if TYPE_CHECKING:
 FUSED = "fused"
 """Stands in the first column of `explain` for the row of the whole classifier."""
 
-OF_AUTO: Mapping[str, Names] = {
-    "pooling": ["mean", "last", "first"],
-    "lexical": ["words", "characters", "pairs_bayes", "characters_bayes"],
+OPTIONAL = {
+    "pooling": "pooling",
+    "lexical": "lexical",
+    "time_limit": "time_limit",
+    "budget": "layers.budget",
 }
-"""What `experiment=auto` chooses among."""
+"""Parameters that may be None, which leaves what the config has, and their keys."""
 _RECENT = RecentVectors()
 """What the classifiers of this process predicted last; a search predicts the same texts again."""
 _ALONE = threading.RLock()
@@ -487,11 +489,7 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
                 f"validation_size: a share between 0 and 1 is needed, found"
                 f" {short(self.validation_size)}"
             )
-        everything = self.fusion == AUTO and self.layers == "adaptive"
-        usual = OF_AUTO if everything else {"pooling": "mean", "lexical": ()}
         keys: dict[str, Any] = {
-            "pooling": usual["pooling"] if self.pooling is None else self.pooling,
-            "lexical": usual["lexical"] if self.lexical is None else self.lexical,
             "long_texts": self.long_texts,
             "seed": seed,
             "seeds": self.seeds,
@@ -500,10 +498,11 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
             "extract.device": self.device,
             "cache": self.cache,
         }
-        if self.time_limit is not None:
-            keys["time_limit"] = self.time_limit
-        if self.budget is not None:
-            keys["layers.budget"] = self.budget
+        if self.fusion == AUTO and self.layers == "adaptive":
+            keys["experiment"] = "auto"
+        for name, key in OPTIONAL.items():
+            if (value := getattr(self, name)) is not None:
+                keys[key] = value
         keys |= self.settings or {}
         return config_of(NO_DATASET, self.models, keys, layers=self.layers, fusion=self.fusion)
 

@@ -599,17 +599,3 @@ def test_a_folder_that_holds_no_classifier_is_told(
     )
     with pytest.raises(UserError, match="the classifier of a job, not a LayerFusionClassifier"):
         load(job.folder)
-
-
-def test_what_is_chosen_among_is_what_the_command_line_has(make: Any) -> None:
-    from layerfusion.composing.hydra import compose
-
-    composed = compose("train", ["experiment=auto", "dataset=r8", "backbone=minilm"])
-    config = make()._config(0)
-    for group in ("pooling", "lexical"):
-        assert list(getattr(config, group)) == list(composed[group])
-    for chosen in ({"layers": "last"}, {"fusion": "stacked"}):
-        config = make(**chosen)._config(0)
-        assert (list(config.pooling), list(config.lexical)) == (["mean"], [])
-    config = make(pooling="last", lexical=())._config(0)
-    assert (list(config.pooling), list(config.lexical)) == (["last"], [])
