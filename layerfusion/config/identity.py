@@ -26,7 +26,7 @@ from layerfusion.config.job import (
 from layerfusion.config.operators import FORMER, OF_AUTO, among_of, find_operator
 from layerfusion.errors import UserError
 
-RESULT_VERSION = 4
+RESULT_VERSION = 5
 """Raise it when the code gives other results for the same settings."""
 HEAD_VERSION = 1
 """Raise it when trained heads alone come out otherwise."""

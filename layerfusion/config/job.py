@@ -24,7 +24,7 @@ from layerfusion.config.registry import (
 )
 from layerfusion.config.rules import RULE, Rule, above, at_least, between, one_of
 
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = FLOAT32, _, FLOAT16 = ("float32", "bfloat16", "float16")
 QUANTIZED = ("int8", "nf4")
 """Weights of 8 and of 4 bits. The vectors between the matrices are in bfloat16."""
 SPREAD = "spread"
@@ -67,7 +67,7 @@ LOGGERS = ("wandb", "none")
 WANDB_MODES = ("auto", "online", "offline")
 NO_UPLOAD, BUNDLE_UPLOAD = UPLOADS = ("none", "bundle")
 """What is uploaded to W&B besides figures, tables and charts."""
-STORE_DTYPES = ("auto", "float32")
+STORE_DTYPES = ("auto", "float32", "float16")
 STRENGTHS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
 """Values of C that a probe chooses among. The best was between 0.001 and 0.1 for 200 to 7,000 rows,
 and 0.1 or 1 for 52 classes."""
@@ -294,7 +294,8 @@ class ExtractConfig:
     shard_texts: int = field(default=1024, metadata=at_least(1))
     """A shard is closed after this many texts at the latest."""
     store_dtype: str = field(default="auto", metadata=one_of(*STORE_DTYPES))
-    """float32, or auto: float16 on disk if a layer's largest value allows it, else float32."""
+    """Precision of the vectors on disk: float32; float16, for the layers whose values fit; or auto:
+    that of the model's pass, so that a classifier finds for a text again what it has learned."""
     shard: int = 0
     """Number of this process among `num_shards`; the hash of a text says which process takes it."""
     num_shards: int = field(default=1, metadata=at_least(1))

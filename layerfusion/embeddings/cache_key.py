@@ -9,10 +9,13 @@ from pathlib import Path
 
 from layerfusion.assets.source import Asset
 from layerfusion.config.imports import code_hash, is_import_path
-from layerfusion.config.job import WINDOWS, BackboneConfig, PoolingConfig
+from layerfusion.config.job import AUTO, FLOAT32, WINDOWS, BackboneConfig, PoolingConfig
 
 TFIDF = "tfidf"
 """Name of the pooling of a lexical source."""
+ROUNDED = "auto"
+"""Spec of a store that rounds the layers whose values fit to float16. Its name is of the time when
+all stores did so, and keeps the folders of those that are there."""
 GIVEN = "given"
 """Name of the pooling of vectors that were computed elsewhere."""
 TOKENIZER_FILES = (
@@ -50,7 +53,7 @@ class BackboneSpec:
     """Name of the pooling. For a user's function it also has a hash of the module's source."""
     skip_first: bool
     store_dtype: str
-    """Number format on disk. With `auto`, layers whose values fit are rounded to float16."""
+    """Number format on disk, as `stored_as` names it."""
 
     def canonical(self) -> str:
         """Return the spec as canonical JSON: sorted keys, no spaces."""
@@ -67,7 +70,7 @@ def backbone_spec(
     *,
     model: str,
     folder: Path,
-    store_dtype: str = "auto",
+    store_dtype: str = AUTO,
 ) -> BackboneSpec:
     """Build the spec of a backbone under a pooling.
 
@@ -76,7 +79,7 @@ def backbone_spec(
         pooling: settings of the pooling.
         model: identity of the model's files (`model_identity`).
         folder: folder of the model's files.
-        store_dtype: number format on disk.
+        store_dtype: number format on disk, as in `extract.store_dtype`.
     """
     return BackboneSpec(
         model=model,
@@ -89,8 +92,26 @@ def backbone_spec(
         window_overlap=config.window_overlap if config.long_texts == WINDOWS else None,
         pool=pooling_identity(pooling.pool),
         skip_first=pooling.skip_first,
-        store_dtype=store_dtype,
+        store_dtype=stored_as(store_dtype, config.dtype),
     )
+
+
+def stored_as(store_dtype: str, dtype: str) -> str:
+    """Name the number format on disk.
+
+    Vectors of single precision are kept whole: rounded, they would move the probabilities of a
+    classifier that was trained on them in the third decimal. What a model in half precision gives
+    has no more digits than float16.
+
+    Args:
+        store_dtype: what is asked for, as in `extract.store_dtype`.
+        dtype: precision of the pass.
+
+    Returns:
+        `float32` or `ROUNDED`.
+    """
+    asked = dtype if store_dtype == AUTO else store_dtype
+    return FLOAT32 if asked == FLOAT32 else ROUNDED
 
 
 def given_spec(model: str, template: str, store_dtype: str) -> BackboneSpec:
@@ -99,12 +120,12 @@ def given_spec(model: str, template: str, store_dtype: str) -> BackboneSpec:
     Args:
         model: identity of what computes them, or of the file that holds them.
         template: the prompt around a text.
-        store_dtype: number format on disk.
+        store_dtype: number format on disk, as `stored_as` names it.
     """
     return BackboneSpec(
         model=model,
         tokenizer="",
-        dtype="float32",
+        dtype=FLOAT32,
         max_length=None,
         truncation_side="",
         template=template,

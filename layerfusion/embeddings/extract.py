@@ -20,7 +20,7 @@ import numpy as np
 from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings.backbone import Backbone
 from layerfusion.embeddings.batch_size import CALIBRATION_TEXTS, calibrated_budget, packed_budget
-from layerfusion.embeddings.cache_key import text_hash
+from layerfusion.embeddings.cache_key import ROUNDED, text_hash
 from layerfusion.embeddings.forward import (
     TokenBudget,
     Vectors,
@@ -154,7 +154,7 @@ def extract(
         store.describe_model(backbone.shape)
     started = time.perf_counter()
     gpu = backbone.is_fed
-    rounded = gpu and all(store.spec.store_dtype == "auto" for store in stores.values())
+    rounded = gpu and all(store.spec.store_dtype == ROUNDED for store in stores.values())
     count = tokens = 0
     with _quick_turns(gpu), _Ahead(backbone, config) as ahead, _Writer(behind=gpu) as writer:
         plan = _waves(stores, texts, layers, options, by_length=gpu)

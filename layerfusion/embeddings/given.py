@@ -16,8 +16,14 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from layerfusion.config.job import BackboneConfig, ExtractConfig
-from layerfusion.embeddings.cache_key import GIVEN, BackboneSpec, given_spec, text_hash
+from layerfusion.config.job import AUTO, FLOAT16, FLOAT32, BackboneConfig, ExtractConfig
+from layerfusion.embeddings.cache_key import (
+    GIVEN,
+    BackboneSpec,
+    given_spec,
+    stored_as,
+    text_hash,
+)
 from layerfusion.embeddings.endpoint import Endpoint
 from layerfusion.embeddings.extract import lacking
 from layerfusion.embeddings.latency import Latency, read_latency, write_latency
@@ -203,16 +209,20 @@ def given_spec_of(giver: Giver, store_dtype: str) -> BackboneSpec:
 
     Args:
         giver: the server, the file or the pipeline.
-        store_dtype: number format on disk.
+        store_dtype: number format on disk, as in `extract.store_dtype`.
 
     Raises:
         UserError: if a file of vectors is not there.
     """
-    return given_spec(giver.identity, giver.config.template, store_dtype)
+    # A classifier computes or reads those of a pipeline or a file again, and has to find the same.
+    # Those of a server, which may have a price, it reads from the store, rounded as they are.
+    auto = FLOAT16 if isinstance(giver, Endpoint) else FLOAT32
+    stored = stored_as(store_dtype, auto)
+    return given_spec(giver.identity, giver.config.template, stored)
 
 
 def open_given(
-    name: str, config: BackboneConfig, cache: Path, *, text: str, store_dtype: str = "auto"
+    name: str, config: BackboneConfig, cache: Path, *, text: str, store_dtype: str = AUTO
 ) -> GivenSource:
     """Open the store of a source whose vectors are computed elsewhere. No server is asked yet.
 

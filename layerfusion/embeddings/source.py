@@ -15,7 +15,7 @@ from layerfusion.assets import Asset, resolve
 from layerfusion.assets.models import is_causal
 from layerfusion.assets.sentence import sentence_settings
 from layerfusion.config.assets import SourceConfig
-from layerfusion.config.job import TRUNCATE, BackboneConfig, ExtractConfig, PoolingConfig
+from layerfusion.config.job import AUTO, TRUNCATE, BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings.cache_key import BackboneSpec, backbone_spec, model_identity, text_hash
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.embeddings.store import EmbeddingStore, TokenCounts
@@ -245,7 +245,7 @@ def open_source(
     config: BackboneConfig,
     poolings: Mapping[str, PoolingConfig],
     cache: Path,
-    store_dtype: str = "auto",
+    store_dtype: str = AUTO,
 ) -> EmbeddingSource:
     """Fetch a backbone's files if they are missing, and open its stores.
 

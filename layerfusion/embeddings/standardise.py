@@ -8,14 +8,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+LEAST_SPREAD = 1e-3
+"""Least deviation that a feature is divided by, relative to its size. What varies less is little
+more than rounding, as in the first token's vector of early layers, and would be blown up by it."""
+
 
 @dataclass(frozen=True)
 class Standardiser:
     """Scaler that gives each feature mean 0 and standard deviation 1 on the rows it was fitted on.
 
+    A feature that hardly varies is divided by more, so that the deviation it gets is below 1.
+
     Attributes:
         mean: mean of each feature, one float32 tensor for each source. Shapes: (d_k,).
-        std: standard deviation of each feature, 1 if it is constant. Shapes as for `mean`.
+        std: standard deviation of each feature, but at least `LEAST_SPREAD` of its size, which is
+            its mean or the median size of the source's features, whichever is larger; 1 if it
+            is constant. Shapes as for `mean`.
     """
 
     mean: tuple[Tensor, ...]
@@ -37,6 +45,8 @@ class Standardiser:
             std = exact.sub_(mean).square_().mean(dim=0).sqrt()
             # The deviation of a constant feature is 0 only up to the rounding of its mean.
             constant = std <= 1e-7 * mean.abs()
+            size = torch.maximum(mean.abs(), torch.hypot(mean, std).median())
+            std = torch.maximum(std, LEAST_SPREAD * size)
             means.append(mean.float())
             stds.append(torch.where(constant, 1.0, std).float())
         return cls(tuple(means), tuple(stds))

@@ -27,7 +27,7 @@ import numpy as np
 
 from layerfusion.assets.files import remove_leftovers, write_atomically
 from layerfusion.assets.memo import read_kept, seal, unseal, warn_of_damage, write_facts
-from layerfusion.embeddings.cache_key import BackboneSpec
+from layerfusion.embeddings.cache_key import ROUNDED, BackboneSpec
 from layerfusion.embeddings.index import HashIndex, as_hashes
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.embeddings.shards import (
@@ -375,7 +375,7 @@ class EmbeddingStore:
             return values
         values = values.astype(np.float32, copy=False)
         largest = max(float(values.max()), -float(values.min()))
-        if self.spec.store_dtype != "auto" or largest > FLOAT16_MAX:
+        if self.spec.store_dtype != ROUNDED or largest > FLOAT16_MAX:
             return values
         import torch  # imported here, so that opening a store does not load it
 

@@ -24,7 +24,7 @@ from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.probe import NEVER, Predictions
 from layerfusion.texts.sampling import hold_out_texts
 
-VERSION = 1
+VERSION = 2
 """Part of the cache key. Raise it with every change that gives other heads."""
 STOPPING = 0.1
 """Share of the rows that the head does not learn from, and stops on."""

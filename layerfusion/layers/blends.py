@@ -31,7 +31,7 @@ from layerfusion.layers.labels import is_multilabel
 from layerfusion.layers.probe import NEVER, HeldOut
 from layerfusion.layers.threads import each_on_a_core
 
-VERSION = 2
+VERSION = 3
 """Part of the cache key. Raise it with every change that gives other discriminants."""
 REGRESSIONS = 16
 """Layers that have a logistic regression beside their discriminant: those with the best of these.

@@ -31,7 +31,7 @@ from layerfusion.layers.score import Needs, Score
 
 log = logging.getLogger(__name__)
 
-VERSION = 6
+VERSION = 7
 """Part of the cache key. Raise it with every change that gives other probes."""
 SCORES_FOLDER = "scores"
 """Folder of a cache that keeps scores."""

@@ -14,6 +14,7 @@ from layerfusion.assets import Asset, available
 from layerfusion.config.check import require_honest
 from layerfusion.config.job import (
     AUTO,
+    FLOAT32,
     TRUNCATE,
     WINDOWS,
     BackboneConfig,
@@ -22,7 +23,7 @@ from layerfusion.config.job import (
 )
 from layerfusion.embeddings.backbone import choose_device
 from layerfusion.embeddings.backbone_loading import empty_shape, load_tokenizer
-from layerfusion.embeddings.cache_key import backbone_spec, model_identity, text_hash
+from layerfusion.embeddings.cache_key import backbone_spec, model_identity, stored_as, text_hash
 from layerfusion.embeddings.given import LAYER, given_spec_of, giver_of
 from layerfusion.embeddings.pipeline import Pipeline
 from layerfusion.embeddings.shape import ModelShape
@@ -165,6 +166,7 @@ def _plan_model(
         lengths = [text.cost for text in tokens]
         download = 0
     flops = shape.flops(shape.layers[-1], lengths)
+    stored = stored_as(job.extract.store_dtype, config.dtype)
     values = len(todo) * len(shape.layers) * shape.width * len(poolings)
     return BackbonePlan(
         name=name,
@@ -175,7 +177,7 @@ def _plan_model(
         estimated=asset is None,
         layers=len(shape.layers),
         flops=flops,
-        store_bytes=2 * values,
+        store_bytes=(4 if stored == FLOAT32 else 2) * values,
         seconds=flops / speed,
     )
 

@@ -17,7 +17,7 @@ from safetensors.numpy import load, load_file, save
 from layerfusion.assets.memo import seal, unseal
 from layerfusion.config.job import BackboneConfig, PoolingConfig
 from layerfusion.embeddings import store as store_module
-from layerfusion.embeddings.cache_key import BackboneSpec, backbone_spec, text_hash
+from layerfusion.embeddings.cache_key import ROUNDED, BackboneSpec, backbone_spec, text_hash
 from layerfusion.embeddings.inspect import list_stores, verify_stores
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.embeddings.shards import read_header
@@ -105,7 +105,7 @@ def test_any_mix_of_shards_reads_as_one_table(
 
 
 def test_half_precision_only_where_the_values_allow_it(tmp_path: Path) -> None:
-    store = EmbeddingStore(tmp_path, spec_of())
+    store = EmbeddingStore(tmp_path, spec_of(store_dtype=ROUNDED))
     values = {"0": np.array([[65504.0]], np.float32), "1": np.array([[65520.0]], np.float32)}
     path = store.write([text_hash("a")], values, TokenCounts(*np.ones((4, 1))), seconds=1.0)
     header = read_header(path)
@@ -126,7 +126,7 @@ def test_half_precision_only_where_the_values_allow_it(tmp_path: Path) -> None:
         {"window_overlap": 3},
         {"pool": "last"},
         {"skip_first": True},
-        {"store_dtype": "float32"},
+        {"store_dtype": ROUNDED},
     ],
 )
 def test_everything_that_changes_a_vector_changes_the_store(
@@ -236,7 +236,26 @@ def test_cost_is_shared_among_the_texts_of_a_shard(tmp_path: Path) -> None:
     fill(store, ["c"], ["0"])
     assert store.seconds_per_text(hashes(["a", "c"]), "1") == pytest.approx(0.5)
     assert store.seconds_per_text(hashes(["c"]), "1") is None  # its pass ended below
-    assert store.bytes_per_text(["1"]) == 2 * 2
+    assert store.bytes_per_text(["1"]) == 2 * 4
+
+
+@pytest.mark.parametrize(
+    ("asked", "dtype", "stored"),
+    [
+        ("auto", "float32", "float32"),
+        ("auto", "bfloat16", ROUNDED),
+        ("auto", "float16", ROUNDED),
+        ("auto", "nf4", ROUNDED),
+        ("float16", "float32", ROUNDED),
+        ("float32", "bfloat16", "float32"),
+    ],
+)
+def test_vectors_are_kept_as_precise_as_the_pass_unless_asked_otherwise(
+    asked: str, dtype: str, stored: str
+) -> None:
+    config, nowhere = BackboneConfig(dtype=dtype), Path("/nowhere")
+    spec = backbone_spec(config, PoolingConfig(), model="m", folder=nowhere, store_dtype=asked)
+    assert spec.store_dtype == stored
 
 
 @pytest.mark.parametrize("name", ["shard", store_module.SPEC_FILE, store_module.SHAPE_FILE])

