@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from layerfusion.config.job import BackboneConfig, PoolingConfig
-from layerfusion.embeddings.cache_key import backbone_spec
+from layerfusion.embeddings.cache_key import BackboneSpec, backbone_spec
 from layerfusion.embeddings.compact import compact
 from layerfusion.embeddings.store import EmbeddingStore, TokenCounts
 
@@ -63,10 +63,10 @@ def main(words: list[str]) -> None:
 
 def grow(scratch: Path, sizes: list[int]) -> list[dict[str, float]]:
     """Write a store shard by shard, and measure it at some sizes, before and after compaction."""
-    spec = backbone_spec(BackboneConfig(), PoolingConfig(), model="none", folder=Path("/none"))
+    spec = spec_of("none")
     store = EmbeddingStore(scratch / "grown", spec)
     generator = np.random.default_rng(0)
-    warm = backbone_spec(BackboneConfig(), PoolingConfig(), model="warm", folder=Path("/none"))
+    warm = spec_of("warm")
     write(EmbeddingStore(scratch / "warm", warm), generator, SHARD_TEXTS, WIDTH, LAYERS)
     texts, rows = 0, []
     for size in sizes:
@@ -97,6 +97,12 @@ def grow(scratch: Path, sizes: list[int]) -> list[dict[str, float]]:
     return rows
 
 
+def spec_of(model: str, dtype: str = "float16") -> BackboneSpec:
+    """Spec of a store of vectors of no model."""
+    config, nowhere = BackboneConfig(), Path("/none")
+    return backbone_spec(config, PoolingConfig(), model=model, folder=nowhere, store_dtype=dtype)
+
+
 def write(
     store: EmbeddingStore,
     generator: np.random.Generator,
@@ -113,7 +119,7 @@ def write(
 
 def large_index(scratch: Path, texts: int) -> list[dict[str, float]]:
     """Open a store of many texts with small vectors."""
-    spec = backbone_spec(BackboneConfig(), PoolingConfig(), model="large", folder=Path("/none"))
+    spec = spec_of("large")
     store = EmbeddingStore(scratch / "large", spec)
     generator = np.random.default_rng(1)
     for start in range(0, texts, INDEX_SHARD_TEXTS):
@@ -138,15 +144,14 @@ def gather(scratch: Path) -> list[dict[str, float]]:
     """Compare reading with copying the same array in memory, for two widths and both types."""
     return [
         gathered(scratch / f"{dtype}-{width}", width, texts, dtype)
-        for dtype in ("auto", "float32")
+        for dtype in ("float16", "float32")
         for width, texts in ((384, 200_000), (4096, 20_000))
     ]
 
 
 def gathered(root: Path, width: int, texts: int, dtype: str) -> dict[str, float]:
     """Measure the reading of a whole layer, the best of some runs."""
-    config, pooling = BackboneConfig(), PoolingConfig()
-    spec = backbone_spec(config, pooling, model="g", folder=Path("/none"), store_dtype=dtype)
+    spec = spec_of("g", dtype)
     store = EmbeddingStore(root, spec)
     generator = np.random.default_rng(2)
     for _ in range(0, texts, SHARD_TEXTS):
@@ -169,7 +174,7 @@ def gathered(root: Path, width: int, texts: int, dtype: str) -> dict[str, float]
     for _ in range(REPEATS):
         for name, way in ways.items():
             times[name].append(cpu_seconds(way))
-    row = {"width": width, "texts": len(hashes), "bytes_per_number": 2 if dtype == "auto" else 4}
+    row = {"width": width, "texts": len(hashes), "bytes_per_number": 2 if dtype == "float16" else 4}
     row |= {f"{name}_gb_per_s": vectors.nbytes / 1e9 / min(x) for name, x in times.items()}
     print(row, file=sys.stderr, flush=True)
     shutil.rmtree(root)
