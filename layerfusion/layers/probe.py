@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from layerfusion.config.job import STRENGTHS
 from layerfusion.layers.eigenbasis import set_up
 from layerfusion.layers.labels import is_multilabel, right_rows, row_losses
-from layerfusion.layers.logistic import Path, Problem, Solution
+from layerfusion.layers.logistic import Problem, Solution
 from layerfusion.layers.threads import each_on_a_core
 
 TOLERANCE = 3e-4
@@ -327,12 +327,12 @@ def _by_path(
     for fold in range(len(task.fitted_on)):
         here = task.folds_of == fold
         whole = task.problem(torch.arange(len(task.fitted_on)) == fold, [1.0])
-        path = Path(whole.on(task.fitted_on[fold].to(whole.device)))
+        path = whole.on(task.fitted_on[fold].to(whole.device)).path(tolerance)
         apart = whole.on(task.held_out[here].to(whole.device))
         waiting = list(running)
         while waiting:
             strength = waiting.pop(0)
-            w = path.fit(strength, tolerance)
+            w = path.fit(strength)
             found = task.log_probs(apart.scores(w)[:, 0].mT, fold)
             predicted.setdefault(strength, task.nothing())[:, here] = found
             if fold == 0:
