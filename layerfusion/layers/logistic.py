@@ -367,20 +367,20 @@ class Path:
             fit: returns the weights with a strength, given weights to start from, if there are any.
         """
         self._fit = fit
-        self._fitted: list[tuple[float, Tensor]] = []
+        self.fitted: list[tuple[float, Tensor]] = []
         """The logarithms of the last two strengths, and the weights."""
 
-    def fit(self, strength: float) -> Tensor:
-        """Fit with the next strength, C; return the weights."""
-        w = self._fit(strength, self._expected(math.log(strength)))
-        self._fitted = [*self._fitted[-1:], (math.log(strength), w)]
+    def fit(self, strength: float, known: Tensor | None = None) -> Tensor:
+        """Fit with the next strength, C, unless its weights are known; return the weights."""
+        w = self._fit(strength, self._expected(math.log(strength))) if known is None else known
+        self.fitted = [*self.fitted[-1:], (math.log(strength), w)]
         return w
 
     def _expected(self, strength: float) -> Tensor | None:
         """Weights to begin at, given log C."""
-        if len(self._fitted) < 2:
-            return self._fitted[0][1] if self._fitted else None
-        (before, first), (last, second) = self._fitted
+        if len(self.fitted) < 2:
+            return self.fitted[0][1] if self.fitted else None
+        (before, first), (last, second) = self.fitted
         further = min((strength - last) / (last - before), FURTHEST)
         return second + further * (second - first)
 

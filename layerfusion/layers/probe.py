@@ -190,13 +190,15 @@ def cross_validate_in_batches(
         # Folds can be fitted one by one: each then has its own eigenbasis and needs no spread. This
         # is faster if the rows span fewer dimensions than the width, or if there are more logits
         # than features.
+        alone: list[Tensor | None] = [None] * folds
         if width > fewest or columns * folds * len(strengths) > width:
-            predicted = _by_path(task, strengths, tolerance)
+            predicted = _by_path(task, strengths, tolerance, alone)
         else:
             predicted = _at_once(task, strengths, tolerance)
         edge = task.best(predicted) == max(strengths)
         if grow and bool(edge.any()):
-            weaker = _by_path(task.of(edge), [max(strengths)], tolerance, grow=True)
+            known = [None if one is None else one[edge] for one in alone]
+            weaker = _by_path(task.of(edge), [max(strengths)], tolerance, known, grow=True)
             for strength in sorted(weaker.keys() - predicted.keys()):
                 predicted[strength] = task.nothing()
                 predicted[strength][edge] = weaker[strength]
@@ -303,7 +305,12 @@ def _at_once(task: _Task, strengths: Sequence[float], tolerance: float) -> dict[
 
 
 def _by_path(
-    task: _Task, strengths: Sequence[float], tolerance: float, *, grow: bool = False
+    task: _Task,
+    strengths: Sequence[float],
+    tolerance: float,
+    alone: list[Tensor | None],
+    *,
+    grow: bool = False,
 ) -> dict[float, Tensor]:
     """Fit the folds one after the other, each along the path of strengths.
 
@@ -316,6 +323,8 @@ def _by_path(
         task: the layers and folds.
         strengths: values of C, rising.
         tolerance: largest entry of the gradient of the mean loss at the end.
+        alone: the weights of the largest strength in each fold where no other was fitted before it;
+            none elsewhere. What is known of them is not fitted again, and what is not is put there.
         grow: go on to the values of `WEAKER` while the largest so far is best for some layer.
 
     Returns:
@@ -332,7 +341,9 @@ def _by_path(
         waiting = list(running)
         while waiting:
             strength = waiting.pop(0)
-            w = path.fit(strength)
+            first = not path.fitted and strength == strengths[-1]
+            w = path.fit(strength, alone[fold] if first else None)
+            alone[fold] = w if first else alone[fold]
             found = task.log_probs(apart.scores(w)[:, 0].mT, fold)
             predicted.setdefault(strength, task.nothing())[:, here] = found
             if fold == 0:
