@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -227,6 +227,8 @@ class _Task:
     """The fold that holds out each of these rows. Shape: (held-out rows,)."""
     num_classes: int
     device: torch.device | None
+    known: dict[int, Problem] = field(default_factory=dict)
+    """The problems of folds that were asked for before, where there is a single layer."""
 
     @property
     def target(self) -> Tensor:
@@ -235,12 +237,23 @@ class _Task:
 
     def of(self, some: Tensor) -> _Task:
         """Keep some of the layers. Shape of `some`: (layers,), bool."""
-        return replace(self, layers=[self.layers[n] for n in torch.where(some)[0].tolist()])
+        if bool(some.all()):
+            return self
+        layers = [self.layers[n] for n in torch.where(some)[0].tolist()]
+        return replace(self, layers=layers, known={})
 
-    def problem(self, folds: Tensor, strengths: Sequence[float]) -> Problem:
-        """Set up the probes of some folds. Shape of `folds`: (folds,), bool."""
-        rows = self.fitted_on[folds]
+    def problem(self, rows: Tensor, strengths: Sequence[float]) -> Problem:
+        """Set up the probes of some folds, which fit these rows. Shape: (folds, rows), bool."""
         return set_up(self.layers, self.labels, rows, self.num_classes, strengths, self.device)
+
+    def problem_of(self, fold: int) -> Problem:
+        """Set up the probes of a fold, whose path has strengths of its own."""
+        if fold in self.known:
+            return self.known[fold]
+        problem = self.problem(self.fitted_on[fold : fold + 1], [1.0])
+        if len(self.layers) == 1:  # the problems of several take too much memory
+            self.known[fold] = problem
+        return problem
 
     def nothing(self) -> Tensor:
         """Predictions of a strength that is not fitted yet: its loss stays infinite."""
@@ -292,7 +305,7 @@ def _at_once(task: _Task, strengths: Sequence[float], tolerance: float) -> dict[
     """
     folds = len(task.fitted_on)
     predicted = {strength: task.nothing() for strength in strengths}
-    problem = task.problem(torch.ones(folds, dtype=torch.bool), strengths)
+    problem = task.problem(task.fitted_on, strengths)
     # The optimisation has the logits of all rows; of each row we keep those of the probes that were
     # fitted without it.
     logits = problem.minimise(tolerance).logits.unflatten(1, (folds, len(strengths)))
@@ -335,7 +348,7 @@ def _by_path(
     predicted: dict[float, Tensor] = {}
     for fold in range(len(task.fitted_on)):
         here = task.folds_of == fold
-        whole = task.problem(torch.arange(len(task.fitted_on)) == fold, [1.0])
+        whole = task.problem_of(fold)
         path = whole.on(task.fitted_on[fold].to(whole.device)).path(tolerance)
         apart = whole.on(task.held_out[here].to(whole.device))
         waiting = list(running)
