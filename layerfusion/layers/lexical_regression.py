@@ -392,7 +392,7 @@ def _by_liblinear(
         with _alone():
             fitted = LogisticRegression(solver="liblinear", dual=True, **settings)
             fitted.fit(features, target)
-        yield fitted.coef_.T, fitted.intercept_
+        yield np.asarray(fitted.coef_).T, np.asarray(fitted.intercept_)
 
 
 @contextmanager

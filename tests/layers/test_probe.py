@@ -201,8 +201,9 @@ def test_weaker_strengths_go_on_from_folds_that_are_fitted(monkeypatch: pytest.M
         return minimise(problem, tolerance, start)
 
     monkeypatch.setattr(logistic.Problem, "minimise", noted)
-    [*cross_validate_in_batches([features], labels, fold_of, num_classes=30, strengths=[1.0],
-                                grow=True)]  # fmt: skip
+    settings = {"num_classes": 30, "strengths": (1.0,), "grow": True}
+    (batch,) = cross_validate_in_batches([features], labels, fold_of, **settings)
+    assert batch.probes[0].strength in probe.WEAKER
     assert fitted.count((1.0, True)) == 4
     assert {strength for strength, _ in fitted} > {1.0, probe.WEAKER[0]}
 
