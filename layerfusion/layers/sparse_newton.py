@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-6
 """A regression ends once no entry of the gradient of its mean loss is larger. With 77 classes the
-held-out log-loss is then within 0.0001 of that of the exact fit."""
+held-out log-loss is then within 0.0004 of that in the span of the rows, and within 0.0002 of
+liblinear's."""
 MAX_STEPS = 50
 MAX_TURNS = 100
 """Most conjugate gradients of a step."""
