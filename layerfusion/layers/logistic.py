@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, replace
 
@@ -141,6 +142,14 @@ class Problem:
         """Return the problems with another C."""
         rows = (self.weights > 0).sum(dim=1)
         return replace(self, penalty=(1 / (strength * rows)).to(self.penalty))
+
+    def path(self, tolerance: float) -> Path:
+        """Return a path of fits of these problems, which have other penalties than their own."""
+
+        def fit(strength: float, start: Tensor | None) -> Tensor:
+            return self.with_strength(strength).minimise(tolerance, start).w
+
+        return Path(fit)
 
     def scores(self, w: Tensor) -> Tensor:
         """X · w. Shape: (L, Q, K, n), from (L, Q, K, D)."""
@@ -344,28 +353,26 @@ class Solution:
 
 
 class Path:
-    """Fits of problems with one strength after the other, each begun where the others lead.
+    """Fits with one strength after the other, each begun where the others lead.
 
     Friedman, Hastie and Tibshirani (Journal of Statistical Software, 2010) begin at the weights of
     the strength before. From the third strength on, we go further along the line through the last
     two solutions, over the logarithm of C: with 52 classes this saves a fifth of the steps.
     """
 
-    def __init__(self, problem: Problem):
-        """Begin at zeros. The problems are fitted with other penalties than their own."""
-        self.problem = problem
-        self.fitted: list[tuple[float, Tensor]] = []
-        """The logarithms of the last two strengths, and the weights, shape (L, Q, K, D)."""
-
-    def fit(self, strength: float, tolerance: float) -> Tensor:
-        """Fit with the next strength; return the weights, shape (L, Q, K, D).
+    def __init__(self, fit: Callable[[float, Tensor | None], Tensor]):
+        """Begin without weights.
 
         Args:
-            strength: C.
-            tolerance: largest entry of the gradient of the mean loss at the end.
+            fit: returns the weights with a strength, given weights to start from, if there are any.
         """
-        start = self._expected(math.log(strength))
-        w = self.problem.with_strength(strength).minimise(tolerance, start).w
+        self._fit = fit
+        self.fitted: list[tuple[float, Tensor]] = []
+        """The logarithms of the last two strengths, and the weights."""
+
+    def fit(self, strength: float, known: Tensor | None = None) -> Tensor:
+        """Fit with the next strength, C, unless its weights are known; return the weights."""
+        w = self._fit(strength, self._expected(math.log(strength))) if known is None else known
         self.fitted = [*self.fitted[-1:], (math.log(strength), w)]
         return w
 

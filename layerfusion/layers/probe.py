@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from layerfusion.config.job import STRENGTHS
 from layerfusion.layers.eigenbasis import set_up
 from layerfusion.layers.labels import is_multilabel, right_rows, row_losses
-from layerfusion.layers.logistic import Path, Problem, Solution
+from layerfusion.layers.logistic import Problem, Solution
 from layerfusion.layers.threads import each_on_a_core
 
 TOLERANCE = 3e-4
@@ -190,13 +190,15 @@ def cross_validate_in_batches(
         # Folds can be fitted one by one: each then has its own eigenbasis and needs no spread. This
         # is faster if the rows span fewer dimensions than the width, or if there are more logits
         # than features.
+        alone: list[Tensor | None] = [None] * folds
         if width > fewest or columns * folds * len(strengths) > width:
-            predicted = _by_path(task, strengths, tolerance)
+            predicted = _by_path(task, strengths, tolerance, alone)
         else:
             predicted = _at_once(task, strengths, tolerance)
         edge = task.best(predicted) == max(strengths)
         if grow and bool(edge.any()):
-            weaker = _by_path(task.of(edge), [max(strengths)], tolerance, grow=True)
+            known = [None if one is None else one[edge] for one in alone]
+            weaker = _by_path(task.of(edge), [max(strengths)], tolerance, known, grow=True)
             for strength in sorted(weaker.keys() - predicted.keys()):
                 predicted[strength] = task.nothing()
                 predicted[strength][edge] = weaker[strength]
@@ -225,6 +227,8 @@ class _Task:
     """The fold that holds out each of these rows. Shape: (held-out rows,)."""
     num_classes: int
     device: torch.device | None
+    known: dict[int, Problem] = field(default_factory=dict)
+    """The problems of folds that were asked for before, where there is a single layer."""
 
     @property
     def target(self) -> Tensor:
@@ -233,12 +237,23 @@ class _Task:
 
     def of(self, some: Tensor) -> _Task:
         """Keep some of the layers. Shape of `some`: (layers,), bool."""
-        return replace(self, layers=[self.layers[n] for n in torch.where(some)[0].tolist()])
+        if bool(some.all()):
+            return self
+        layers = [self.layers[n] for n in torch.where(some)[0].tolist()]
+        return replace(self, layers=layers, known={})
 
-    def problem(self, folds: Tensor, strengths: Sequence[float]) -> Problem:
-        """Set up the probes of some folds. Shape of `folds`: (folds,), bool."""
-        rows = self.fitted_on[folds]
+    def problem(self, rows: Tensor, strengths: Sequence[float]) -> Problem:
+        """Set up the probes of some folds, which fit these rows. Shape: (folds, rows), bool."""
         return set_up(self.layers, self.labels, rows, self.num_classes, strengths, self.device)
+
+    def problem_of(self, fold: int) -> Problem:
+        """Set up the probes of a fold, whose path has strengths of its own."""
+        if fold in self.known:
+            return self.known[fold]
+        problem = self.problem(self.fitted_on[fold : fold + 1], [1.0])
+        if len(self.layers) == 1:  # the problems of several take too much memory
+            self.known[fold] = problem
+        return problem
 
     def nothing(self) -> Tensor:
         """Predictions of a strength that is not fitted yet: its loss stays infinite."""
@@ -290,7 +305,7 @@ def _at_once(task: _Task, strengths: Sequence[float], tolerance: float) -> dict[
     """
     folds = len(task.fitted_on)
     predicted = {strength: task.nothing() for strength in strengths}
-    problem = task.problem(torch.ones(folds, dtype=torch.bool), strengths)
+    problem = task.problem(task.fitted_on, strengths)
     # The optimisation has the logits of all rows; of each row we keep those of the probes that were
     # fitted without it.
     logits = problem.minimise(tolerance).logits.unflatten(1, (folds, len(strengths)))
@@ -303,7 +318,12 @@ def _at_once(task: _Task, strengths: Sequence[float], tolerance: float) -> dict[
 
 
 def _by_path(
-    task: _Task, strengths: Sequence[float], tolerance: float, *, grow: bool = False
+    task: _Task,
+    strengths: Sequence[float],
+    tolerance: float,
+    alone: list[Tensor | None],
+    *,
+    grow: bool = False,
 ) -> dict[float, Tensor]:
     """Fit the folds one after the other, each along the path of strengths.
 
@@ -316,6 +336,8 @@ def _by_path(
         task: the layers and folds.
         strengths: values of C, rising.
         tolerance: largest entry of the gradient of the mean loss at the end.
+        alone: the weights of the largest strength in each fold where no other was fitted before it;
+            none elsewhere. What is known of them is not fitted again, and what is not is put there.
         grow: go on to the values of `WEAKER` while the largest so far is best for some layer.
 
     Returns:
@@ -326,13 +348,15 @@ def _by_path(
     predicted: dict[float, Tensor] = {}
     for fold in range(len(task.fitted_on)):
         here = task.folds_of == fold
-        whole = task.problem(torch.arange(len(task.fitted_on)) == fold, [1.0])
-        path = Path(whole.on(task.fitted_on[fold].to(whole.device)))
+        whole = task.problem_of(fold)
+        path = whole.on(task.fitted_on[fold].to(whole.device)).path(tolerance)
         apart = whole.on(task.held_out[here].to(whole.device))
         waiting = list(running)
         while waiting:
             strength = waiting.pop(0)
-            w = path.fit(strength, tolerance)
+            first = not path.fitted and strength == strengths[-1]
+            w = path.fit(strength, alone[fold] if first else None)
+            alone[fold] = w if first else alone[fold]
             found = task.log_probs(apart.scores(w)[:, 0].mT, fold)
             predicted.setdefault(strength, task.nothing())[:, here] = found
             if fold == 0:

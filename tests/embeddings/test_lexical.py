@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, random
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
@@ -15,7 +15,7 @@ from layerfusion.config.job import ExtractConfig, LayersConfig, LexicalConfig
 from layerfusion.embeddings.cache_key import TFIDF, text_hash
 from layerfusion.embeddings.lexical import LAYER, LexicalFit, LexicalSource, open_lexical
 from layerfusion.errors import UserError
-from layerfusion.layers import lexical_regression
+from layerfusion.layers import lexical_regression, sparse_newton
 from layerfusion.layers.candidates import Candidates, all_layers, read_layers
 from layerfusion.layers.folds import stratified_folds
 from layerfusion.layers.held_out import held_out_probes
@@ -142,28 +142,59 @@ def test_each_fold_is_judged_by_a_regression_learned_without_it(tmp_path: Path) 
         np.testing.assert_allclose(held.log_probs[out].numpy(), expected, atol=1e-3)
 
 
-@pytest.mark.parametrize(("span_rows", "atol"), [(90, 1e-3), (89, 1e-6)])
+@pytest.mark.parametrize(
+    ("in_the_span", "classes", "tolerance", "atol"),
+    [(True, 3, 1e-8, 1e-3), (False, 3, 1e-8, 1e-4), (False, 2, 1e-2, 1e-6)],
+)
 def test_a_regression_is_that_of_scikit_learn_and_survives_its_file(
-    monkeypatch: pytest.MonkeyPatch, span_rows: int, atol: float
+    monkeypatch: pytest.MonkeyPatch, in_the_span: bool, classes: int, tolerance: float, atol: float
 ) -> None:
-    monkeypatch.setattr(lexical_regression, "SPAN_ROWS", span_rows)  # both solvers
+    monkeypatch.setattr(lexical_regression, "SPAN_ROWS", 90 if in_the_span else 0)  # every solver
+    monkeypatch.setattr(lexical_regression, "_span_is_faster", lambda *_: True)
     texts, labels = _texts(90)
-    labels = labels + (np.arange(90) % 3 == 0)  # three classes
+    if classes == 3:
+        labels = labels + (np.arange(90) % 3 == 0)
     fit = LexicalRegression.fit("words", texts, labels, 10.0, num_classes=4)
     counts = tfidf("words", 90)
-    tolerance = 1e-8 if span_rows == 90 else 1e-2
-    binary = LogisticRegression(
+    peer = LogisticRegression(
         C=10.0, solver="liblinear", dual=True, tol=tolerance, max_iter=100_000, random_state=0
     )
-    peer = OneVsRestClassifier(binary).fit(counts.fit_transform(texts), labels)
+    if classes > 2:
+        peer = OneVsRestClassifier(peer)
+    peer.fit(counts.fit_transform(texts), labels)
     expected = peer.predict_proba(counts.transform(texts))
     found = fit.vectors(texts).exp().numpy()
-    np.testing.assert_allclose(found[:, :3], expected, atol=atol)
-    assert found[:, 3].max() < 1e-6  # no row has this class
+    np.testing.assert_allclose(found[:, :classes], expected, atol=atol)
+    assert found[:, classes:].max() < 1e-6  # no row has these classes
     again = LexicalRegression.from_state("words", *fit.state())
     assert torch.equal(again.vectors(texts), fit.vectors(texts))
     with pytest.raises(UserError, match="no words of train to count"):
         LexicalRegression.fit("words", [" "], np.zeros(1, np.int64), 1.0, num_classes=2)
+
+
+def test_regressions_that_are_fitted_together_are_those_in_the_span(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Together they take a path of strengths too, some classes at a time."""
+    monkeypatch.setattr(sparse_newton, "CELLS", 0)
+    texts, _ = _texts(400)
+    labels = np.arange(400) % 20
+    texts = [
+        f"{text} topic{label % 7} kind{label}" for text, label in zip(texts, labels, strict=True)
+    ]
+    fold_of, found = np.arange(400) % 40 // 20, []
+    for in_the_span in (True, False):
+        monkeypatch.setattr(lexical_regression, "_span_is_faster", lambda *_, way=in_the_span: way)
+        kinds = [(count("words", texts), "regression")]
+        found += predict_folds(kinds, labels, fold_of, num_classes=20)
+    for one, other in zip(*(each.values() for each in found), strict=True):
+        np.testing.assert_allclose(np.exp(one), np.exp(other), atol=1e-3)
+
+
+def test_what_takes_less_work_is_chosen() -> None:
+    short, long = random(2000, 2000, 0.004), random(2000, 50_000, 0.01)
+    assert not lexical_regression._span_is_faster(short, 77, 6)
+    assert lexical_regression._span_is_faster(long, 50, 6)
 
 
 def test_a_part_of_texts_that_were_counted_once_gives_the_regression_of_that_part() -> None:

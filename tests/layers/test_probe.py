@@ -8,11 +8,13 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch import Tensor
 from torch.nn import functional as F
 
 from layerfusion.errors import UserError
 from layerfusion.layers import logistic, probe
 from layerfusion.layers.folds import stratified_folds
+from layerfusion.layers.logistic import Solution
 from layerfusion.layers.probe import cross_validate, cross_validate_in_batches, fit_probes
 
 STRENGTHS = (1e-3, 1e-2, 1.0)
@@ -184,6 +186,26 @@ def test_the_strengths_grow_while_the_largest_is_the_best(classes: int) -> None:
     assert grown[0].log_loss < batch[0].log_loss
     assert grown[1].strength == batch[1].strength == 1e-3
     torch.testing.assert_close(grown[1].log_probs, batch[1].log_probs, atol=1e-3, rtol=0)
+
+
+def test_weaker_strengths_go_on_from_folds_that_are_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(240) % 30
+    features = F.one_hot(labels, 40) + 0.02 * torch.randn(240, 40, generator=generator)
+    fold_of = stratified_folds(labels.numpy(), range(240), 4, seed=0)
+    fitted: list[tuple[float, bool]] = []
+    minimise = logistic.Problem.minimise
+
+    def noted(problem: logistic.Problem, tolerance: float, start: Tensor | None = None) -> Solution:
+        fitted.append((round(1 / float(problem.penalty[0]) / 180, 4), start is None))
+        return minimise(problem, tolerance, start)
+
+    monkeypatch.setattr(logistic.Problem, "minimise", noted)
+    settings = {"num_classes": 30, "strengths": (1.0,), "grow": True}
+    (batch,) = cross_validate_in_batches([features], labels, fold_of, **settings)
+    assert batch.probes[0].strength in probe.WEAKER
+    assert fitted.count((1.0, True)) == 4
+    assert {strength for strength, _ in fitted} > {1.0, probe.WEAKER[0]}
 
 
 def test_separable_data_and_a_missing_class_converge() -> None:
