@@ -70,8 +70,8 @@ def texts_of(config: TrainConfig, record: RunRecord) -> TextDataset:
 def with_own_cache(config: TrainConfig, record: RunRecord) -> TrainConfig:
     """Return the settings of a job with the cache that it has used, if there is none here.
 
-    A cache that this user cannot read, as one in another's home, counts as none; the usual one takes
-    its place.
+    A cache that this user cannot read, as one in another's home, counts as none; the usual one
+    takes its place.
 
     Args:
         config: settings of the job, as `config_of_job` reads them.
