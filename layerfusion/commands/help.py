@@ -50,8 +50,8 @@ _MOST_USED = (
 )  # fmt: skip
 _HYDRAS = {
     "hydra.run.dir": (
-        "Folder of the job. Without it, a folder in paths.outputs/runs, named after the data set and"
-        " all settings.",
+        "Folder of the job. Without it, a folder in paths.outputs/runs, named after the data set"
+        " and all settings.",
         "reviews.csv hydra.run.dir=outputs/reviews",
     ),
     "hydra/launcher": (
