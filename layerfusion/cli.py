@@ -78,6 +78,8 @@ COMPOSED = ("plan", "extract", "profile", "train", "search", "reproduce")
 
 OF_THE_HOME = ("MPLCONFIGDIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR")
 """Variables of the folders that matplotlib and W&B have in the home if nothing else is said."""
+MEMORY = "/dev/shm"
+"""Folder that can mostly be written where no disk can."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -191,7 +193,15 @@ def _give_others_a_place() -> None:
     import shutil
     import tempfile
 
-    folder = tempfile.mkdtemp(prefix="layerfusion-")
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:  # as in a container whose disk is read-only
+        # Libraries ask for it when they are imported, whether they will write there or not.
+        tempfile.tempdir = MEMORY if os.access(MEMORY, os.W_OK) else os.getcwd()
+    try:
+        folder = tempfile.mkdtemp(prefix="layerfusion-")
+    except OSError:
+        return
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.environ.update(dict.fromkeys(unset, folder))
 

@@ -163,12 +163,29 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     assert len(said.splitlines()) > 5
 
 
+HEAVY = {"torch", "lightning", "hydra", "pandas", "numpy", "transformers"}
+
+
 def test_help_imports_nothing_heavy() -> None:
     code = "import sys, layerfusion.cli as c; c.main(['--help']); print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(ran.stdout.split())
     assert all(command in loaded for command in COMMANDS)  # the usage lists them
-    assert not loaded & {"torch", "lightning", "hydra", "pandas", "numpy", "transformers"}
+    assert not loaded & HEAVY
+
+
+def test_no_commands_help_imports_what_takes_long() -> None:
+    code = (
+        "import sys, layerfusion.cli as c\n"
+        "for command in c.COMMANDS:\n"
+        "    try: c.main([command, '--help'])\n"
+        "    except SystemExit: pass\n"
+        "    print('\\nloaded', command, *sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    told = [line.split()[1:] for line in ran.stdout.splitlines() if line.startswith("loaded ")]
+    assert [words[0] for words in told] == [*COMMANDS]
+    assert [words[0] for words in told if HEAVY & {*words}] == []
 
 
 @pytest.mark.parametrize("dataset", group_options("dataset"))

@@ -55,3 +55,11 @@ def test_a_full_disk_passes_as_it_is_no_fault_of_what_was_read() -> None:
 
     with pytest.raises(OSError, match="No space"), library_errors("reading"):
         json.dump({"a": 1}, cast(Any, Full()))
+
+
+def test_a_file_that_transformers_does_not_read_is_not_blamed(tmp_path: Path) -> None:
+    (tmp_path / "data_config.json").write_text("[1]")
+    (tmp_path / "config.json").write_text("{}")
+    assert models.not_json(tmp_path) is None
+    (tmp_path / "tokenizer.json").write_text("[1]")
+    assert models.not_json(tmp_path) == "tokenizer.json is no JSON object"

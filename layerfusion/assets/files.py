@@ -8,7 +8,8 @@ import io
 import json
 import os
 import re
-import tempfile
+import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,7 +70,6 @@ def temporary_beside(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             os.fsync(handle)
-            temporary.chmod(0o644)
             temporary.replace(path)
             sync_folder(path.parent)
         finally:
@@ -80,11 +80,50 @@ def temporary_beside(path: Path) -> Iterator[Path]:
 def _locked_temporary(path: Path) -> tuple[int, Path]:
     """Make a temporary file that is locked as long as its writer lives, and return its handle."""
     while True:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        temporary = _temporary_name(path)
+        try:
+            # The system takes from these rights what the user's mask or the folder says.
+            handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileExistsError:
+            continue
         fcntl.flock(handle, fcntl.LOCK_EX)
         if os.fstat(handle).st_nlink:
-            return handle, Path(name)
+            return handle, temporary
         os.close(handle)  # another process took it for a leftover before it was locked
+
+
+def _temporary_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
+
+
+@contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """Give a new folder beside `path` under a temporary name; what is left of it is removed.
+
+    It has the rights that the user gives to new folders.
+    """
+    while True:
+        folder = _temporary_name(path)
+        try:
+            folder.mkdir()
+            break
+        except FileExistsError:
+            continue
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def give_rights(folder: Path) -> None:
+    """Give all that is in a folder the rights of the folder itself; no file may be run.
+
+    Some libraries write files that their owner alone can read.
+    """
+    rights = stat.S_IMODE(folder.stat().st_mode)
+    for path in folder.rglob("*"):
+        if not path.is_symlink():
+            path.chmod(rights if path.is_dir() else rights & 0o666)
 
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
@@ -214,7 +253,7 @@ def _disk_error(error: OSError, folder: Path) -> str:
         if os.path.lexists(place) and not place.is_dir():
             kind = "file" if place.exists() else "link to nothing"
             return f"{place}: a {kind} lies where a folder is needed; move it elsewhere"
-    return f"{folder}: it cannot be written: {error.strerror}"
+    return f"{folder}: it cannot be written: {error.strerror}; choose another folder"
 
 
 def disk_full(folder: Path) -> DiskError:

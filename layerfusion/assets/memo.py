@@ -11,13 +11,14 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import FileLock
 
-from layerfusion.assets.files import write_atomically
+from layerfusion.assets.files import disk_errors_told, write_atomically
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,9 +64,16 @@ def computed_once(
         compute: makes the result.
         write: keeps it in the file.
         read: gives what the file holds, None where there is none or it is damaged.
+
+    Raises:
+        DiskError: if nothing is kept and the folder cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
+    if path.exists() and (kept := read(path)) is not None:
+        return kept  # without the lock, which in another user's cache may not be taken
+    with ExitStack() as locked:
+        with disk_errors_told(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            locked.enter_context(FileLock(path.with_suffix(".lock")))
         kept = read(path)
         if kept is None:
             kept = compute()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,11 @@ ADAPTER = "adapter_config.json"
 """The file that describes an adapter, a small change of another model's weights."""
 MODULES = "modules.json"
 """The file in which sentence-transformers lists the parts of a model."""
+_READ = re.compile(
+    r"(generation_)?config|tokenizer(_config)?|special_tokens_map|added_tokens|vocab"
+    r"|model\.safetensors\.index"
+)
+"""Names, without `.json`, of the files of a model's folder that transformers reads as objects."""
 _BOTH_WAYS = ("bert-generation", "xlnet")
 """Families that may write text and yet see it both ways."""
 LFS_POINTER = b"version https://git-lfs"
@@ -135,11 +141,16 @@ def missing_weights(folder: Path) -> list[str]:
 
 
 def not_json(folder: Path) -> str | None:
-    """Say which JSON file in a model's folder does not hold an object, and why; None if all do."""
+    """Say which JSON file in a model's folder does not hold an object, and why; None if all do.
+
+    Only files that transformers reads are looked at; others may hold what they like.
+    """
     for file in sorted(folder.glob("*.json")):
+        if not _READ.fullmatch(file.stem):
+            continue
         try:
             content = parse_json(file.read_text(encoding="utf-8"))
-            if not isinstance(content, dict) and file.name != MODULES:
+            if not isinstance(content, dict):
                 return f"{file.name} is no JSON object"
         except ValueError as error:
             return f"{file.name} is no valid JSON: {one_line(error)}"

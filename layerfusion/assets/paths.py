@@ -104,6 +104,15 @@ def refuse_stream(path: Path) -> None:
         )
 
 
+def is_readable(folder: Path | str) -> bool:
+    """Tell whether there is a folder that this user may look into.
+
+    A place that a record or a classifier names may be another user's, where `Path.is_dir` raises an
+    error; it is then no more use than one that is not there.
+    """
+    return os.path.isdir(folder) and os.access(folder, os.R_OK | os.X_OK)
+
+
 def is_hub_id(text: str) -> bool:
     """Tell `owner/name` from a path."""
     return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", text) is not None

@@ -5,14 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from layerfusion.assets.files import disk_errors_told, sync_folder
+from layerfusion.assets.files import (
+    disk_errors_told,
+    folder_beside,
+    give_rights,
+    sync_folder,
+)
 from layerfusion.assets.manifest import write_manifest
 from layerfusion.errors import UserError
 
@@ -39,18 +43,13 @@ def build_once(final: Path, build: Callable[[Path], Path]) -> Path:
                 return final
             for leftover in final.parent.glob(f".{final.name}.*.tmp"):
                 shutil.rmtree(leftover, ignore_errors=True)  # left by a killed process
-            staging = Path(
-                tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent)
-            )
-            try:
+            with folder_beside(final) as staging:
                 ready = build(staging)
+                give_rights(staging)
                 write_manifest(ready, final)
                 _sync_tree(ready)
-                ready.chmod(0o755)
                 ready.rename(final)
                 sync_folder(final.parent)
-            finally:
-                shutil.rmtree(staging, ignore_errors=True)
     return final
 
 
@@ -68,13 +67,10 @@ def write_new_folder(final: Path, build: Callable[[Path], None]) -> None:
         if final.is_symlink() or (final.exists() and not _is_empty(final)):
             raise UserError(f"{final}: there is something already; choose a new folder")
         final.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent))
-        try:
+        with folder_beside(final) as staging:
             build(staging)
+            give_rights(staging)
             _sync_tree(staging)
-            staging.chmod(0o755)
-            for path in staging.rglob("*"):  # safetensors writes files for their owner alone
-                path.chmod(0o755 if path.is_dir() else 0o644)
             try:
                 staging.rename(final)
             except OSError as error:  # another process was faster
@@ -82,8 +78,6 @@ def write_new_folder(final: Path, build: Callable[[Path], None]) -> None:
                     raise UserError(f"{final}: another process has just written it") from error
                 raise
             sync_folder(final.parent)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
 
 
 def _is_empty(folder: Path) -> bool:

@@ -72,6 +72,17 @@ class ArgumentParser(argparse.ArgumentParser):
                 self.error(f"{action.metavar or action.dest}: an empty word")
         return parsed, others
 
+    def parse_args(  # pyright: ignore[reportIncompatibleMethodOverride]  # it is overloaded
+        self, args: Any = None, namespace: Any = None
+    ) -> Any:
+        """Parse the words; an option may stand between any two of them.
+
+        Where there may be any number of words, argparse by itself takes none after an option.
+        """
+        if any(action.nargs in ("*", "+") for action in self._actions):
+            return self.parse_intermixed_args(args, namespace)
+        return super().parse_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         """Raise a `UserError` with the mistake and the usage."""
         usage = " ".join(self.format_usage().split())

@@ -29,8 +29,6 @@ export STORE OUT: write the vectors of a store to a .parquet or .npy file."""
 def main(arguments: Sequence[str]) -> int:
     """List, check, merge, remove or export the stores of a cache."""
     from layerfusion.config.job import PathsConfig
-    from layerfusion.embeddings.compact import Compaction, compact
-    from layerfusion.embeddings.inspect import list_stores, stores, verify_stores
 
     options = _parser(PathsConfig().cache).parse_args(arguments)
     if options.action not in ACTIONS:
@@ -43,6 +41,9 @@ def main(arguments: Sequence[str]) -> int:
         return _export(options)
     if len(options.words) > 1:
         raise UserError(f"cache {options.action}: one folder is needed, found {options.words}")
+    from layerfusion.embeddings.compact import Compaction, compact
+    from layerfusion.embeddings.inspect import list_stores, stores, verify_stores
+
     folder = Path(options.words[0] if options.words else options.cache)
     if options.action == "gc":
         return _collect(folder, options)

@@ -48,6 +48,19 @@ _MOST_USED = (
     "backbone.NAME.dtype", "fusion.width", "trainer.max_epochs", "extract.device", "seeds", "seed",
     "bundle", "sweep", "paths.cache", "paths.outputs",
 )  # fmt: skip
+_HYDRAS = {
+    "hydra.run.dir": (
+        "Folder of the job. Without it, a folder in paths.outputs/runs, named after the data set"
+        " and all settings.",
+        "reviews.csv hydra.run.dir=outputs/reviews",
+    ),
+    "hydra/launcher": (
+        "What runs the jobs of a sweep: joblib in several processes, ray on a cluster of Ray, or a"
+        " plugin of Hydra, such as submitit_slurm. Without it, they run one after the other.",
+        "-m r8 layers=last,all sweep=mine hydra/launcher=joblib",
+    ),
+}
+"""Keys of Hydra that a user meets: what they do, and the end of an example."""
 ABOUT = {
     "train": About(
         "Train a head on cached layers, judge it on test beside a baseline, and leave a record and"
@@ -198,6 +211,7 @@ def explained(word: str, folders: Sequence[Path] = (), columns: int = _WIDEST) -
     word = word.strip().lstrip("+~")
     parts = [
         *_of_keys(word, columns),
+        *_of_hydra(word, columns),
         *_of_group(word, folders, columns),
         *_of_options(word, folders, columns),
         *_of_glossary(word, columns),
@@ -238,6 +252,18 @@ def _of_keys(word: str, columns: int) -> Iterator[list[str]]:
             lines += _indented(f"set in: {places}", columns)
         lines += _indented(f"example: {_example(one, setters)}", columns)
         yield lines
+
+
+def _of_hydra(word: str, columns: int) -> Iterator[list[str]]:
+    name = word.partition("=")[0]
+    if name in _HYDRAS:
+        meaning, example = _HYDRAS[name]
+        example = f"example: layerfusion train {example}"
+        yield [
+            f"{name}: a key of Hydra",
+            *_indented(meaning, columns),
+            *_indented(example, columns),
+        ]
 
 
 def _setters(key: Key) -> list[tuple[Option, str]]:

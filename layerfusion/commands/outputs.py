@@ -188,7 +188,6 @@ class Partial:
                 self._data.unlink()
             else:
                 os.truncate(self._data, self._parts[-1]["end"])
-                self._data.chmod(0o644)
                 self._data.replace(self._out)
             self._journal.unlink()
             sync_folder(self._out.parent)
@@ -200,7 +199,7 @@ class Partial:
             UserError: if another one does, or the file is not a journal.
         """
         while True:
-            lock = os.open(self._journal, os.O_RDWR | os.O_CREAT, 0o644)
+            lock = os.open(self._journal, os.O_RDWR | os.O_CREAT, 0o666)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:

@@ -90,6 +90,11 @@ def run_hydra(name: str, task: Callable[[TrainConfig, Path], Any], arguments: Se
         return 1
     except (HydraException, OmegaConfBaseException) as error:
         raise as_user_error(error, arguments, schema_of(name)) from error
+    except ValueError as error:  # of logging, where it cannot open the log of the job
+        cause = error.__cause__
+        if not isinstance(cause, OSError) or not is_shown_in_one_line(cause):
+            raise
+        raise UserError(in_one_line(cause)) from error
     finally:
         sys.argv = words
         if verbose is None:

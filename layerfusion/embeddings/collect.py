@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from layerfusion.assets.files import disk_errors_told, temporary_beside
-from layerfusion.embeddings.cache_key import BackboneSpec
 from layerfusion.embeddings.compact import LOCK
 from layerfusion.embeddings.inspect import SHARD, is_store, stores
 from layerfusion.embeddings.latency import LATENCY_FILE
@@ -23,7 +22,7 @@ from layerfusion.embeddings.store import (
     SHAPE_FILE,
     SPEC_FILE,
     EmbeddingStore,
-    read_description,
+    spec_of,
 )
 from layerfusion.embeddings.usage import USED, alone, last_used, names_of
 from layerfusion.errors import UserError, unknown
@@ -190,7 +189,7 @@ def export_store(cache: Path, name: str, out: Path, layers: Sequence[str]) -> in
     texts = sorted(text for text, here in known.items() if here >= set(wanted))
     if not texts or not wanted:
         raise UserError(f"{folder}: no text has all of these layers; name fewer with --layers")
-    store = EmbeddingStore(folder.parent, BackboneSpec(**read_description(folder)["spec"]))
+    store = EmbeddingStore(folder.parent, spec_of(folder))
     write = _write_parquet if out.suffix == ".parquet" else _write_array
     write(store, texts, wanted, out)
     return len(texts)

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from layerfusion.config.job import FLOAT16, FLOAT32
+from layerfusion.embeddings.cache_key import ROUNDED
 from layerfusion.embeddings.index import HashIndex
 from layerfusion.embeddings.shards import DamagedShard, is_whole, open_shard, save_undamaged
 from layerfusion.embeddings.source import EMBEDDINGS
-from layerfusion.embeddings.store import SPEC_FILE, read_description
+from layerfusion.embeddings.store import SPEC_FILE, spec_of
 from layerfusion.embeddings.usage import last_used, names_of
 from layerfusion.errors import UserError
 
@@ -73,17 +75,24 @@ def list_stores(cache: Path) -> Iterator[str]:
 def _described(folder: Path) -> str:
     """Describe the spec of a store, or say why it cannot be read."""
     try:
-        spec = read_description(folder)["spec"]
+        spec = spec_of(folder)
     except UserError as error:
         return str(error)
-    return (
-        f"{spec['pool']}, {spec['dtype']}, max_length {spec['max_length']}, model"
-        f" {spec['model'][:24]}"
-    )
+    kept = f" kept as {FLOAT16}" if spec.store_dtype == ROUNDED and spec.dtype == FLOAT32 else ""
+    return f"{spec.pool}, {spec.dtype}{kept}, max_length {spec.max_length}, model {spec.model[:24]}"
+
+
+def _opens(path: Path) -> bool:
+    """Tell whether jobs read a shard; not one that was copied from another store, for example."""
+    try:
+        open_shard(path)
+    except DamagedShard:
+        return False
+    return True
 
 
 def verify_stores(cache: Path, *, delete: bool) -> int:
-    """Compare the content of every shard with the checksum that names the file.
+    """Compare the content of every shard with the checksum that names the file, and open it.
 
     Args:
         cache: folder of the cache.
@@ -96,7 +105,7 @@ def verify_stores(cache: Path, *, delete: bool) -> int:
     for path in [path for folder in stores(cache) for path in sorted(folder.glob("*.safetensors"))]:
         if path.is_file():
             try:
-                whole = is_whole(path)
+                whole = is_whole(path) and _opens(path)
             except FileNotFoundError:
                 continue  # a job beside us has found it damaged
         elif path.is_symlink() or path.is_dir():

@@ -441,6 +441,18 @@ def read_description(folder: Path) -> dict[str, Any]:
     return raw
 
 
+def spec_of(folder: Path) -> BackboneSpec:
+    """Read the spec of a store's folder.
+
+    Raises:
+        UserError: as `read_description` does, or if its settings are of another version.
+    """
+    spec = read_description(folder)["spec"]
+    if not isinstance(spec, dict) or spec.keys() != {x.name for x in fields(BackboneSpec)}:
+        raise UserError(f"{folder / SPEC_FILE}: its settings are of another version")
+    return BackboneSpec(**spec)
+
+
 def _description(folder: Path) -> dict[str, Any] | None:
     """Read the spec of a store's folder; None where it is not described, or by a damaged file."""
     if not (folder / SPEC_FILE).exists():

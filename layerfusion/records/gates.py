@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from layerfusion.records.label_words import NO_LABEL, label_words
+
+if TYPE_CHECKING:
+    import numpy as np
 
 EXAMPLES = 3
 """Number of texts kept for the highest, and for the lowest, gates of a source."""
@@ -75,6 +77,8 @@ def gate_record(
         label_names: names of the classes.
         epochs: mean gate of each source, for each seed and epoch.
     """
+    import numpy as np  # imported here, so that the help of a command does not load it
+
     has = target if target.ndim == 2 else target[:, None] == np.arange(len(label_names))
     has = np.column_stack([has, ~has.any(axis=1)])
     rows_of = zip((*label_names, NO_LABEL), map(np.flatnonzero, has.T), strict=True)
@@ -111,6 +115,8 @@ def clipped(text: str) -> str:
 
 
 def _mean_epochs(epochs: Sequence[Sequence[Sequence[float]]]) -> list[list[float]]:
+    import numpy as np
+
     shared = min(map(len, epochs), default=0)
     return [_rounded(np.mean([seed[epoch] for seed in epochs], axis=0)) for epoch in range(shared)]
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 NO_LABEL = "no label"
 SHOWN = 12
@@ -38,6 +40,8 @@ def label_words(
         >>> label_words(["sport", "music", "art"], np.array([True, True, True]), most=1)
         'sport and 2 more'
     """
+    import numpy as np  # imported here, so that the help of a command does not load it
+
     if np.ndim(label) == 0:
         return names[int(label)]
     found = [names[k] for k in np.flatnonzero(label).tolist()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from layerfusion.assets.files import parse_json
 from layerfusion.assets.hub_folders import HUB
+from layerfusion.assets.paths import is_readable
 from layerfusion.calls import plain_calls
 from layerfusion.config.check import load as load_settings
 from layerfusion.config.job import PathsConfig, TrainConfig
@@ -162,8 +164,8 @@ def _moved_folders(config: TrainConfig, models: Mapping[str, Model]) -> dict[str
     for name, model in models.items():
         own = config.backbone[name]
         named = [own.pipeline or own.path, *(source.path for source in own.sources)]
-        there = any(Path(place).expanduser().exists() for place in named if place)
-        if model.folder and not there and Path(model.folder).is_dir():
+        there = any(os.path.exists(os.path.expanduser(place)) for place in named if place)
+        if model.folder and not there and is_readable(model.folder):
             found[name] = model.folder
     return found
 

@@ -6,13 +6,12 @@ It imports nothing that trains, so that reading a data set takes no longer than 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from layerfusion.assets.paths import find_path, looking_also_in, state_of
+from layerfusion.assets.paths import find_path, is_readable, looking_also_in, state_of
 from layerfusion.assets.source import SourceUnavailable
-from layerfusion.config.job import TrainConfig
+from layerfusion.config.job import PathsConfig, TrainConfig
 from layerfusion.errors import UserError
 from layerfusion.records.job import RunRecord
 from layerfusion.texts import TextDataset, load_dataset
@@ -71,15 +70,17 @@ def texts_of(config: TrainConfig, record: RunRecord) -> TextDataset:
 def with_own_cache(config: TrainConfig, record: RunRecord) -> TrainConfig:
     """Return the settings of a job with the cache that it has used, if there is none here.
 
+    A cache that this user cannot read, as one in another's home, counts as none; the usual one
+    takes its place.
+
     Args:
         config: settings of the job, as `config_of_job` reads them.
         record: of the job.
     """
-    for place in record.looked_in[:1]:
-        own = Path(place, config.paths.cache)
-        if own.is_dir() and not os.path.isdir(config.paths.cache):
-            return replace(config, paths=replace(config.paths, cache=str(own)))
-    return config
+    own = [str(Path(place, config.paths.cache)) for place in record.looked_in[:1]]
+    places = (config.paths.cache, *own, PathsConfig().cache)
+    cache = next((place for place in places if is_readable(place)), config.paths.cache)
+    return replace(config, paths=replace(config.paths, cache=cache))
 
 
 def _state(place: str) -> list[list[int]]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from yaml import YAMLError
 
+from layerfusion.assets.paths import is_readable
 from layerfusion.config.check import check_backbone
 from layerfusion.config.imports import code_hash, require_named, user_folders
 from layerfusion.config.job import BackboneConfig, PathsConfig, TrainConfig
@@ -145,5 +146,5 @@ def known_cache(named: str) -> str:
 
     Someone else's bundle cannot choose a place to write to.
     """
-    there = any((Path(named) / part).is_dir() for part in ("assets", EMBEDDINGS))
+    there = any(is_readable(Path(named) / part) for part in ("assets", EMBEDDINGS))
     return named if there else PathsConfig().cache

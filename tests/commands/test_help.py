@@ -107,6 +107,11 @@ def test_every_word_of_the_glossary_is_explained(word: str) -> None:
     assert f"{word}: a word of the glossary" in explained(word)
 
 
+def test_keys_of_hydra_that_the_documentation_uses_are_explained() -> None:
+    assert explained("hydra.run.dir=outputs/x")[0] == "hydra.run.dir: a key of Hydra"
+    assert "joblib" in " ".join(explained("hydra/launcher"))
+
+
 def test_the_last_part_of_a_key_and_a_plural_are_enough() -> None:
     assert explained("mass") == explained("layers.mass")
     assert explained("gates") == explained("gate")

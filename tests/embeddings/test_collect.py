@@ -265,6 +265,17 @@ def test_a_mistake_is_one_line(
     assert _left(tmp_path / "cache") == {folder, other}
 
 
+@pytest.mark.parametrize(
+    "words", [["verify", "--repair", "CACHE"], ["gc", "--most", "1GB", "CACHE"]]
+)
+def test_a_folder_may_stand_after_the_options(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _stores(tmp_path / "CACHE", [0])
+    assert main(["cache", *words]) == 0
+
+
 def test_sizes_and_times() -> None:
     assert [bytes_in(x) for x in ("10", "1.5kB", "2MB", "3G")] == [10, 1500, 2_000_000, 3 * 10**9]
     assert [days_in(x) for x in ("30", "30d", "12h", "2w")] == [30, 30, 0.5, 14]

@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -18,10 +19,11 @@ from layerfusion.assets.memo import seal, unseal
 from layerfusion.config.job import BackboneConfig, PoolingConfig
 from layerfusion.embeddings import store as store_module
 from layerfusion.embeddings.cache_key import ROUNDED, BackboneSpec, backbone_spec, text_hash
+from layerfusion.embeddings.collect import export_store
 from layerfusion.embeddings.inspect import list_stores, verify_stores
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.embeddings.shards import read_header
-from layerfusion.embeddings.store import EmbeddingStore, TokenCounts
+from layerfusion.embeddings.store import SCHEMA, EmbeddingStore, TokenCounts
 from layerfusion.errors import UserError
 
 
@@ -196,6 +198,35 @@ def test_verify_finds_and_removes_a_damaged_shard(
     assert again.missing(hashes(["a", "bb"]), ["0"]).tolist() == [False, True]
     (line,) = list_stores(tmp_path)
     assert "1 texts" in line
+
+
+def test_verify_and_ls_agree_on_a_shard_of_another_store(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = EmbeddingStore(tmp_path / "embeddings", spec_of())
+    two = EmbeddingStore(tmp_path / "embeddings", spec_of(max_length=16))
+    shard = fill(one, ["a"], ["0"])
+    shutil.copy(shard, two.folder)
+    assert sum("1 damaged" in line for line in list_stores(tmp_path)) == 1
+    assert verify_stores(tmp_path, delete=True) == 0
+    assert "2 shards read, 1 damaged" in capsys.readouterr().out
+    assert shard.exists()
+    assert not any("damaged" in line for line in list_stores(tmp_path))
+
+
+def test_ls_tells_stores_apart_and_goes_past_settings_of_another_version(tmp_path: Path) -> None:
+    whole = EmbeddingStore(tmp_path / "embeddings", spec_of(store_dtype="float32"))
+    rounded = EmbeddingStore(tmp_path / "embeddings", spec_of(store_dtype=ROUNDED))
+    lines = {line[:16]: line for line in list_stores(tmp_path)}
+    assert ", float32 kept as float16, max_length" in lines[rounded.name]
+    assert ", float32, max_length" in lines[whole.name]
+    other = json.dumps({"schema": SCHEMA, "spec": {"model": "m"}})
+    (rounded.folder / "store.json").write_text(other)
+    lines = {line[:16]: line for line in list_stores(tmp_path)}
+    assert "store.json: its settings are of another version" in lines[rounded.name]
+    fill(rounded, ["a"], ["0"])
+    with pytest.raises(UserError, match="its settings are of another version"):
+        export_store(tmp_path, rounded.name, tmp_path / "x.npy", [])
 
 
 def test_verify_and_ls_go_past_what_is_no_file(
