@@ -51,9 +51,9 @@ def require_models(bundle: Bundle) -> None:
     """
     if bundle.lexical:
         raise UserError(
-            f"export: {', '.join(bundle.lexical)} counts words, and an embedding of"
-            " sentence-transformers is of language models alone; a job without lexical sources can"
-            " be exported so, and this one --to transformers"
+            f"export: the job has lexical sources ({', '.join(bundle.lexical)}), and an embedding"
+            " of sentence-transformers is of language models alone; a job without them can be"
+            " exported so, and this one --to transformers"
         )
 
 

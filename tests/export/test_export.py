@@ -288,7 +288,7 @@ def test_a_folder_is_never_overwritten_and_none_is_left_half_made(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["stacked", "--to", "sentence-transformers"], "words counts words, and an embedding of"),
+        (["stacked", "--to", "sentence-transformers"], "lexical sources (words), and an embedding"),
         (["one", "--to", "coreml"], "--to: there is no 'coreml'; there are: transformers,"),
         (["one", "--to", "transformers", "--int8"], "--int8, --texts: they are for --to onnx"),
         (["one", "--to", "onnx", "--texts", "x.txt"], "--texts: it is what --int8 is compared on"),
