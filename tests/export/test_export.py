@@ -346,7 +346,7 @@ def test_texts_are_read_as_the_job_read_its_own(
 @pytest.mark.parametrize(
     ("job", "target", "said"),
     [
-        ("stacked", "sentence-transformers", "words counts words"),
+        ("stacked", "sentence-transformers", r"lexical sources \(words\)"),
         ("one", "onnx", "a graph is of float32, and the models of this job run in bfloat16"),
     ],
 )
