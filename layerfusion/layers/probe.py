@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from torch.nn import functional as F
 from layerfusion.config.job import STRENGTHS
 from layerfusion.layers.eigenbasis import set_up
 from layerfusion.layers.labels import is_multilabel, right_rows, row_losses
-from layerfusion.layers.logistic import Problem, Solution
+from layerfusion.layers.logistic import Path, Problem, Solution
 from layerfusion.layers.threads import each_on_a_core
 
 TOLERANCE = 3e-4
@@ -308,7 +309,8 @@ def _at_once(task: _Task, strengths: Sequence[float], tolerance: float) -> dict[
     problem = task.problem(task.fitted_on, strengths)
     # The optimisation has the logits of all rows; of each row we keep those of the probes that were
     # fitted without it.
-    logits = problem.minimise(tolerance).logits.unflatten(1, (folds, len(strengths)))
+    exact = _tolerance_for(max(strengths), tolerance)
+    logits = problem.minimise(exact).logits.unflatten(1, (folds, len(strengths)))
     for fold in range(folds):
         rows = task.held_out[task.folds_of == fold].to(logits.device)
         for number, strength in enumerate(strengths):
@@ -349,7 +351,8 @@ def _by_path(
     for fold in range(len(task.fitted_on)):
         here = task.folds_of == fold
         whole = task.problem_of(fold)
-        path = whole.on(task.fitted_on[fold].to(whole.device)).path(tolerance)
+        fitted = whole.on(task.fitted_on[fold].to(whole.device))
+        path = Path(partial(_minimise, fitted, tolerance))
         apart = whole.on(task.held_out[here].to(whole.device))
         waiting = list(running)
         while waiting:
@@ -367,6 +370,23 @@ def _by_path(
                     waiting += [weaker for weaker in WEAKER if weaker > strength][:1]
         running = _not_surely_worse(task, predicted, task.folds_of <= fold)
     return predicted
+
+
+def _minimise(problem: Problem, tolerance: float, strength: float, start: Tensor | None) -> Tensor:
+    """Fit with a strength, C; return the weights."""
+    exact = _tolerance_for(strength, tolerance)
+    return problem.with_strength(strength).minimise(exact, start).w
+
+
+def _tolerance_for(strength: float, tolerance: float) -> float:
+    """Give the tolerance of fits with a strength: the weaker the pull, the smaller.
+
+    Where classes can be told apart, the gradient is small far from the optimum too, and a C above 1
+    hardly pulls back. With the same tolerance for all, fits with C = 10 ended where they began: one
+    from the weights for C = 3 seemed the best of all on held-out rows, and the one from zeros that
+    was then kept was right on 93.1 % of test rows of 77 intents, where its optimum has 95.6.
+    """
+    return tolerance / max(1.0, strength)
 
 
 def _not_surely_worse(task: _Task, predicted: Mapping[float, Tensor], seen: Tensor) -> list[float]:
@@ -430,7 +450,7 @@ def fit_probes(
         layers = [features[place] for place in places]
         problem = set_up(layers, labels, everything, num_classes, [strength], device)
         start = _inner_weights(problem, [starts[place] for place in places]) if starts else None
-        return _linear_probes(problem.minimise(tolerance, start))
+        return _linear_probes(problem.minimise(_tolerance_for(strength, tolerance), start))
 
     results: dict[int, LinearProbe] = {}
     for (_, places), probes in zip(groups, each_on_a_core(fit, groups, device), strict=True):

@@ -208,6 +208,23 @@ def test_weaker_strengths_go_on_from_folds_that_are_fitted(monkeypatch: pytest.M
     assert {strength for strength, _ in fitted} > {1.0, probe.WEAKER[0]}
 
 
+def test_a_weak_pull_is_followed_to_its_optimum() -> None:
+    """Sixty classes that can be told apart: the gradient is small far from there, too."""
+    generator = torch.Generator().manual_seed(0)
+    means = torch.randn(60, 128, generator=generator)
+    mix = torch.linalg.qr(torch.randn(128, 128, generator=generator))[0]
+    labels = torch.arange(60 * 12) % 60
+    rows, fresh = (means[labels] + 2 * torch.randn(720, 128, generator=generator) for _ in "ab")
+    rows, fresh = (x @ (mix * torch.logspace(0, -2, 128)).T for x in (rows, fresh))
+    for strength in (10.0, 100.0):
+        losses = []
+        for tolerance in (probe.TOLERANCE, 1e-6):
+            settings = {"num_classes": 60, "tolerance": tolerance}
+            (fitted,) = fit_probes([rows], labels, [strength], **settings)
+            losses.append(float(F.cross_entropy(fitted.logits(fresh), labels)))
+        assert losses[0] == pytest.approx(losses[1], rel=0.03)
+
+
 def test_separable_data_and_a_missing_class_converge() -> None:
     labels = torch.tensor([0, 1] * 20)
     features = [torch.stack([labels * 2.0 - 1, torch.zeros(40)], dim=1)]
