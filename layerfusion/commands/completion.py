@@ -20,6 +20,7 @@ _layerfusion() {
   local line="${COMP_LINE:0:COMP_POINT}" word kept reply
   word="${line##* }"
   kept="${word%"${word##*[=:]}"}"
+  [[ $word == [\\'\\"]* ]] && kept=""
   COMPREPLY=()
   while IFS= read -r reply; do
     COMPREPLY+=("${reply#"$kept"}")
@@ -36,7 +37,8 @@ _layerfusion() {
   local -a found
   found=(${(f)"$(layerfusion --complete "$LBUFFER" 2>/dev/null)"})
   if (( ${#found} )); then
-    compadd -Q -S '' -- $found
+    compadd -Q -S '' -- ${(M)found:#*[=./,]}
+    compadd -Q -- ${found:#*[=./,]}
   else
     _files
   fi
@@ -102,6 +104,7 @@ def complete(line: str, commands: Sequence[str], composed: Sequence[str]) -> lis
     words = line.split()[1:]
     if not line.endswith((" ", "\t")) and words:
         *before, last = words
+        last = last.lstrip("\"'")
     else:
         before, last = words, ""
     if not before:
@@ -138,10 +141,12 @@ def _overrides(last: str, before: Sequence[str]) -> Iterator[str]:
             yield from _files(last)
         return
     if plain in GROUPS:
-        start = re.sub(r"[^,\[]*$", "", value)
+        start, part = re.fullmatch(r"(.*[,\[])?(.*)", value).groups("")
         opened = "[" if plain in LISTS and not value else ""
-        for option in options(plain):
-            yield f"{key}={opened}{start}{option.name}"
+        names = [option.name for option in options(plain) if option.name.startswith(part)]
+        # The last name of a list may be followed by another; so no space may follow it.
+        ends = ("]", ",") if start.startswith("[") and len(names) == 1 else ("",)
+        yield from (f"{key}={opened}{start}{name}{end}" for name in names for end in ends)
         return
     known = find_key(plain)
     if known is not None and known.default in ("true", "false"):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import select
 import shutil
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -27,7 +29,14 @@ def _complete(line: str) -> list[str]:
         ("layerfusion tr", ["train"]),
         ("layerfusion train layers=a", ["layers=adaptive", "layers=all"]),
         ("layerfusion train layers.mas", ["layers.mass="]),
-        ("layerfusion train backbone=[minilm,sm", ["backbone=[minilm,smollm2"]),
+        (
+            "layerfusion train backbone=[minilm,sm",
+            ["backbone=[minilm,smollm2,", "backbone=[minilm,smollm2]"],
+        ),
+        (
+            "layerfusion train 'backbone=[minilm,sm",
+            ["backbone=[minilm,smollm2,", "backbone=[minilm,smollm2]"],
+        ),
         ("layerfusion train backbone=mini", ["backbone=minilm"]),
         ("layerfusion train backbone.mini", ["backbone.minilm."]),
         ("layerfusion train backbone.minilm.dty", ["backbone.minilm.dtype="]),
@@ -89,7 +98,7 @@ def _typed(shell: list[str], folder: Path, keys: str, until: str) -> str:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         shell, stdin=theirs, stdout=theirs, stderr=theirs, cwd=folder, env=environment,
-        start_new_session=True,
+        start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     )  # fmt: skip
     shown = ""
     try:
@@ -97,7 +106,7 @@ def _typed(shell: list[str], folder: Path, keys: str, until: str) -> str:
         end = time.monotonic() + 30
         while until not in shown and time.monotonic() < end:
             if select.select([ours], [], [], 0.2)[0]:
-                shown += os.read(ours, 10_000).decode(errors="replace")
+                shown += os.read(ours, 10_000).decode(errors="replace").replace("\a", "")
     finally:
         process.kill()
         process.wait()
@@ -106,23 +115,40 @@ def _typed(shell: list[str], folder: Path, keys: str, until: str) -> str:
     return shown
 
 
+SHELLS = {
+    "bash": (["bash", "--norc", "--noprofile", "-i"], 'eval "$(layerfusion completion bash)"'),
+    "zsh": (
+        ["zsh", "-f", "-i"],
+        'autoload -Uz compinit; compinit -u; eval "$(layerfusion completion zsh)"',
+    ),
+    "fish": (["fish", "--no-config", "-i"], "layerfusion completion fish | source"),
+}
+"""How a shell is started without the files of the user, and told of the completion."""
+
+
+@pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize(
     ("typed", "becomes"),
     [
         ("layerfusion tra\t", "layerfusion train "),
         ("layerfusion train layers=adap\t", "layerfusion train layers=adaptive "),
-        ("layerfusion train backbone=[minilm,smol\t", "backbone=[minilm,smollm2"),
-        ("layerfusion train layers.mas\t", "layers.mass="),
-        ("layerfusion train revi\tlayers=la\t", "reviews.csv layers=last "),
-        ("layerfusion predict job/pre\t", "job/predictions.parquet"),  # as bash does itself
+        ("layerfusion train 'backbone=[minilm,smol\t]'", "'backbone=[minilm,smollm2]'"),
+        ('layerfusion train "layers=adap\t', '"layers=adaptive'),
+        ("layerfusion train layers.mas\t0.5", "mass=0.5"),
+        ("layerfusion train revi\tlayers=la\t", "layers=last "),
+        ("layerfusion predict job/pre\t", "job/predictions.parquet"),  # as the shell does itself
     ],
 )
-def test_bash_completes_what_is_typed(typed: str, becomes: str, shell_folder: Path) -> None:
+def test_a_shell_completes_what_is_typed(
+    shell: str, typed: str, becomes: str, shell_folder: Path
+) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
     (shell_folder / "reviews.csv").touch()
     (shell_folder / "job").mkdir()
     (shell_folder / "job/predictions.parquet").touch()
-    shell = ["bash", "--norc", "--noprofile", "-i"]
-    shown = _typed(shell, shell_folder, f'eval "$(layerfusion completion bash)"\n{typed}', becomes)
+    command, begin = SHELLS[shell]
+    shown = _typed(command, shell_folder, f"{begin}\n{typed}", becomes)
     assert becomes in shown
 
 
