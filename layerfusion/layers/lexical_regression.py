@@ -354,7 +354,7 @@ def _in_the_span(
         spread=None,
     )
     to_rows = vectors / values.sqrt()
-    path = problem.path(SPAN_TOLERANCE)
+    path = problem.path(lambda _: SPAN_TOLERANCE)
     for strength in strengths:
         w = path.fit(strength)[0, :, 0].double()
         shares = (to_rows.double() @ w[:, :-1].T).numpy()

@@ -143,11 +143,15 @@ class Problem:
         rows = (self.weights > 0).sum(dim=1)
         return replace(self, penalty=(1 / (strength * rows)).to(self.penalty))
 
-    def path(self, tolerance: float) -> Path:
-        """Return a path of fits of these problems, which have other penalties than their own."""
+    def path(self, tolerance: Callable[[float], float]) -> Path:
+        """Return a path of fits of these problems, which have other penalties than their own.
+
+        Args:
+            tolerance: gives the largest entry of the gradient at the end of a fit with a strength.
+        """
 
         def fit(strength: float, start: Tensor | None) -> Tensor:
-            return self.with_strength(strength).minimise(tolerance, start).w
+            return self.with_strength(strength).minimise(tolerance(strength), start).w
 
         return Path(fit)
 

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from layerfusion.config.job import STRENGTHS
 from layerfusion.layers.eigenbasis import set_up
 from layerfusion.layers.labels import is_multilabel, right_rows, row_losses
-from layerfusion.layers.logistic import Path, Problem, Solution
+from layerfusion.layers.logistic import Problem, Solution
 from layerfusion.layers.threads import each_on_a_core
 
 TOLERANCE = 3e-4
@@ -352,7 +352,7 @@ def _by_path(
         here = task.folds_of == fold
         whole = task.problem_of(fold)
         fitted = whole.on(task.fitted_on[fold].to(whole.device))
-        path = Path(partial(_minimise, fitted, tolerance))
+        path = fitted.path(partial(_tolerance_for, tolerance=tolerance))
         apart = whole.on(task.held_out[here].to(whole.device))
         waiting = list(running)
         while waiting:
@@ -370,12 +370,6 @@ def _by_path(
                     waiting += [weaker for weaker in WEAKER if weaker > strength][:1]
         running = _not_surely_worse(task, predicted, task.folds_of <= fold)
     return predicted
-
-
-def _minimise(problem: Problem, tolerance: float, strength: float, start: Tensor | None) -> Tensor:
-    """Fit with a strength, C; return the weights."""
-    exact = _tolerance_for(strength, tolerance)
-    return problem.with_strength(strength).minimise(exact, start).w
 
 
 def _tolerance_for(strength: float, tolerance: float) -> float:
