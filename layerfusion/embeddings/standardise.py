@@ -13,6 +13,27 @@ LEAST_SPREAD = 1e-3
 more than rounding, as in the first token's vector of early layers, and would be blown up by it."""
 
 
+def size_of(mean: Tensor, std: Tensor) -> Tensor:
+    """Size of each feature: its mean, or the median size of all, whichever is larger.
+
+    Shape: (d,), from the mean and deviation of each feature, (d,).
+    """
+    return torch.maximum(mean.abs(), torch.hypot(mean, std).median())
+
+
+def median_spread(features: Tensor) -> float:
+    """Median deviation of the features of a source, relative to their size.
+
+    It is about 1 for most layers, and 0 for a token that all texts begin with, before the first
+    block.
+
+    Args:
+        features: vectors of some rows. Shape: (rows, d).
+    """
+    mean, std = features.mean(dim=0), features.std(dim=0, unbiased=False)
+    return float((std / size_of(mean, std).clamp_min(torch.finfo(std.dtype).tiny)).median())
+
+
 @dataclass(frozen=True)
 class Standardiser:
     """Scaler that gives each feature mean 0 and standard deviation 1 on the rows it was fitted on.
@@ -21,9 +42,8 @@ class Standardiser:
 
     Attributes:
         mean: mean of each feature, one float32 tensor for each source. Shapes: (d_k,).
-        std: standard deviation of each feature, but at least `LEAST_SPREAD` of its size, which is
-            its mean or the median size of the source's features, whichever is larger; 1 if it
-            is constant. Shapes as for `mean`.
+        std: standard deviation of each feature, but at least `LEAST_SPREAD` of its size (see
+            `size_of`); 1 if it is constant. Shapes as for `mean`.
     """
 
     mean: tuple[Tensor, ...]
@@ -45,8 +65,7 @@ class Standardiser:
             std = exact.sub_(mean).square_().mean(dim=0).sqrt()
             # The deviation of a constant feature is 0 only up to the rounding of its mean.
             constant = std <= 1e-7 * mean.abs()
-            size = torch.maximum(mean.abs(), torch.hypot(mean, std).median())
-            std = torch.maximum(std, LEAST_SPREAD * size)
+            std = torch.maximum(std, LEAST_SPREAD * size_of(mean, std))
             means.append(mean.float())
             stds.append(torch.where(constant, 1.0, std).float())
         return cls(tuple(means), tuple(stds))

@@ -43,6 +43,7 @@ def propose_layer_sets(
     *,
     few: int,
     members: int | None = None,
+    telling: Sequence[int] | None = None,
 ) -> list[LayerSet]:
     """Propose the best layer, the best of each model, a few that complement each other, and all.
 
@@ -55,8 +56,10 @@ def propose_layer_sets(
         budget: what layers may cost together.
         few: most layers of the set that complements itself.
         members: most layers of any set; no limit if None.
+        telling: positions of the layers that may be taken; all if None.
     """
-    rules = _Rules(layers, budget)
+    usable = frozenset(range(len(layers)) if telling is None else telling)
+    rules = _Rules(layers, budget, usable)
     losses = [float(mean_loss(source, target)) for source in log_probs]
     most = len(layers) if members is None else members
     named: dict[str, Choose] = {
@@ -67,7 +70,7 @@ def propose_layer_sets(
     large: dict[str, Choose] = {"every layer": rules.best(len(layers))}
     whole = budget.cost([layers[n] for n in large["every layer"](log_probs, target)]).flops
     for share in SHARES:
-        cheaper = _Rules(layers, budget.within(share * whole))
+        cheaper = _Rules(layers, budget.within(share * whole), usable)
         large[f"every layer within {share:.0%} of their FLOPs"] = cheaper.best(len(layers))
     found: list[LayerSet] = []
     for name, choose in (named | large).items():
@@ -88,10 +91,14 @@ class _Rules:
 
     layers: Sequence[LayerId]
     budget: Budget
+    usable: frozenset[int]
+    """Positions of the layers that may be taken."""
 
     def allows(self, positions: Sequence[int]) -> bool:
-        """Return True if the budget allows the layers at some positions together."""
-        return self.budget.allows([self.layers[n] for n in positions])
+        """Return True if the layers at some positions may be taken together."""
+        return self.usable.issuperset(positions) and self.budget.allows(
+            [self.layers[n] for n in positions]
+        )
 
     def best(self, limit: int, *, one_of_a_model: bool = False) -> Choose:
         """Take the layers with the lowest log-loss, while the budget allows them together.

@@ -87,6 +87,7 @@ def decide(
     held_out = held_out_blends(candidates, config.layers, choose_device(config.extract.device))
     log_probs = torch.stack([blend.log_probs for blend in held_out])
     target = held_out[0].target
+    telling = candidates.telling()
     layer_sets = propose_layer_sets(
         layers,
         log_probs,
@@ -94,6 +95,7 @@ def decide(
         budget,
         few=config.layers.max_layers,
         members=config.fusion.members,
+        telling=telling,
     )
     widths = {layer: sources[layer.backbone].shape.width for layer in layers}
     fusion_candidates = list_fusion_candidates(
@@ -139,6 +141,9 @@ def decide(
             f"it considered only the layers of layers={config.layers.name}; with"
             " layers=adaptive it considers all layers within the budget"
         )
+    if left := [layer.words for n, layer in enumerate(layers) if n not in telling]:
+        names = ", ".join(left[:NAMED]) + (" …" if len(left) > NAMED else "")
+        reasons.append(f"it left out what hardly differs between texts: {names}")
     for line in reasons:
         log.info("auto: %s", line)
     records = [_record(evaluation, chosen, budget) for evaluation in evaluations]

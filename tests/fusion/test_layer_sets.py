@@ -37,6 +37,15 @@ def test_layer_sets_are_the_best_one_of_each_model_a_few_and_all() -> None:
     assert [name for name, one in found.items() if not one.only_stacked] == list(found)[:3]
 
 
+def test_layers_that_hardly_differ_between_texts_are_in_no_set() -> None:
+    telling = [1, 2, 4, 7]  # the best layer, 6, is not among them
+    found = propose_layer_sets(LAYERS, *_predictions(SHARPNESS), budget(), few=4, telling=telling)
+    taken = {layer for one in found for layer in one.selection.layers}
+    assert taken == {LAYERS[n] for n in telling}
+    predictions = _predictions(SHARPNESS)
+    assert all({*one.choose(*predictions)} <= {*telling} for one in found)
+
+
 def test_every_layer_is_offered_for_less_too() -> None:
     limits = budget()
     found = _propose(SHARPNESS, limits)
