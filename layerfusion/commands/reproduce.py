@@ -27,7 +27,8 @@ from layerfusion.config.rules import check_name
 from layerfusion.config.secrets import redact_line
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.errors import UserError
-from layerfusion.records.format import duration, percent
+from layerfusion.progress import duration
+from layerfusion.records.format import percent
 from layerfusion.records.job import METRICS, RunRecord
 from layerfusion.report import write_report
 from layerfusion.runs.job import run_job
