@@ -65,6 +65,9 @@ class Fitted:
     shift: Shift | None = None
     """What was added to the logits afterwards, to serve the objective."""
 
+    def __repr__(self) -> str:
+        return f"Fitted(best of {self.epochs} epochs: {self.best_epoch})"
+
     @property
     def is_calibrated(self) -> bool:
         """Whether the logits were changed after the training."""
