@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import reprlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -106,6 +106,16 @@ def short(value: object) -> str:
         ("'a good film'", 120)
     """
     return _SHORT.repr(value)
+
+
+def first_few(names: Sequence[object], most: int = 5) -> str:
+    """Join the first names, for a line that must stay short.
+
+    Example:
+        >>> first_few("abcdefg")
+        'a, b, c, d, e, …'
+    """
+    return ", ".join(map(str, names[:most])) + (", …" if len(names) > most else "")
 
 
 def unknown(kind: str, value: object, allowed: Iterable[object]) -> UserError:

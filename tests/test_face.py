@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -381,6 +382,10 @@ def test_a_job_from_python_is_read_again_and_gives_its_classifier(names: dict[st
     )
     assert again.record.created == job.record.created
     assert "\n" not in repr(job)
+    selection = lf.select_layers(names["data"], names["model"], "all", cache=names["cache"])
+    parts = names["data"].splits["train"], job.record, names["profile"], selection
+    for shown in (names["data"], *parts):
+        assert re.fullmatch(r"\w+\(.{5,150}\)", repr(shown)), type(shown)
     assert job.record.dataset.fingerprint == names["data"].fingerprint
     assert fingerprint(names["data"].splits, names["data"].label_names) == (
         names["data"].fingerprint

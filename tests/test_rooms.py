@@ -14,6 +14,7 @@ PACKAGE = Path(layerfusion.__file__).parent
 ROOMS = (
     "errors",
     "calls",
+    "progress",
     "config",
     "assets",
     "texts",
@@ -40,6 +41,7 @@ MOST_MENTIONS = 6
 REPORT_READS = {
     "errors",
     "calls",
+    "progress",
     "config",
     "assets",
     "statistics",

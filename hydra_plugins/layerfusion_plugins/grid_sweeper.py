@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from layerfusion.config.rules import check_inside
 from layerfusion.errors import UserError
+from layerfusion.progress import Count, within
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +95,48 @@ def _backbone_of(word: str) -> str | None:
     return match[1] if match else None
 
 
+class Told(Callback):
+    """Says which job of a sweep begins, and how long all that are ahead will take.
+
+    Jobs that were finished before cost no time, and none is estimated for them. A job in another
+    process of a launcher is told without the time.
+    """
+
+    def __init__(self) -> None:
+        self._common: set[str] = set()
+        self._ahead: set[str] = set()
+        self._jobs = 0
+        self._count = Count("jobs", 0)
+        self._inside = ExitStack()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what only this process has open."""
+        return {**vars(self), "_inside": ExitStack()}
+
+    def plan(self, jobs: Mapping[Overrides, Path], ahead: Collection[Path]) -> None:
+        """Take over the jobs that will be launched, and those of them that are not finished."""
+        self._jobs = len(jobs)
+        self._common = set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
+        self._ahead = {str(folder.absolute()) for folder in ahead}
+        self._count = Count("jobs", len(ahead))
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Log the job's number and what sets it apart from the others."""
+        if not self._jobs:
+            return
+        words = [word for word in config.hydra.overrides.task if word not in self._common]
+        self._count.place = int(config.hydra.job.num) + 1, self._jobs
+        self._count.what = " ".join(words)
+        log.info(self._count.words() + self._count.more())
+        self._inside.enter_context(within(self._count))
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Count the job, if it took time."""
+        self._inside.close()
+        if str(config.hydra.runtime.output_dir) in self._ahead:
+            self._count.step()
+
+
 class GridSweeper(BasicSweeper):
     """Runs every combination of the values on the command line, and each result only once.
 
@@ -107,7 +151,10 @@ class GridSweeper(BasicSweeper):
         self.loader = ComposedOnce(hydra_context.config_loader)
         self._inputs: dict[Overrides, str | None] = {}
         # The callbacks are told of a job's end in reverse, so that the user's own come before.
-        hydra_context.callbacks.callbacks.insert(0, WithoutConfigs())
+        self._told = Told()
+        hydra_context.callbacks.callbacks[:0] = [self._told, WithoutConfigs()]
+        launching = logging.getLogger("hydra._internal.core_plugins.basic_launcher")
+        launching.setLevel(logging.WARNING)  # it numbers jobs from 0, in the log of the job before
         context = HydraContext(config_loader=self.loader, callbacks=hydra_context.callbacks)  # type: ignore[arg-type]
         super().setup(hydra_context=context, task_function=task_function, config=config)
 
@@ -136,6 +183,10 @@ class GridSweeper(BasicSweeper):
         todo = planned = self._plan(grid)
         results: list[JobReturn] = []
         while todo:
+            command = str(self.config.hydra.job.name)
+            record = RECORDS.get(command, "")
+            ahead = [one for one in todo.values() if not record or not (one / record).exists()]
+            self._told.plan(todo, ahead)
             said = self._launch(list(todo))
             busy = [overrides for overrides in todo if _returned(said[overrides], BUSY)]
             results += [said[overrides] for overrides in todo if overrides not in busy]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,49 @@ def _classes(value: Any, key: str = "") -> Iterator[str]:
         yield value
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a folder of sentence-transformers asks for that a job has keys for."""
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Keys of the model to their values: `max_length`, and `template` with its own prompt."""
+    pooling: tuple[str, ...] = ()
+    """Names of our poolings; empty where it has none, or one that we have not."""
+
+
+def asked_for(folder: Path) -> Asked:
+    """Read what a folder of sentence-transformers asks for; nothing of a folder of another kind.
+
+    A damaged folder asks for nothing here: the job that opens it says what is wrong.
+    """
+    if not (folder / MODULES).is_file():
+        return Asked()
+    try:
+        inner = transformer_folder(folder, "")
+        settings: dict[str, Any] = {}
+        longest = _sentence_config(inner).get("max_seq_length")
+        if isinstance(longest, int) and longest > 0:
+            settings["max_length"] = longest
+        config = read_object(folder / "config_sentence_transformers.json")
+        prompts, chosen = config.get("prompts"), config.get("default_prompt_name")
+        prompt = prompts.get(chosen) if isinstance(prompts, dict) else None
+        if isinstance(prompt, str) and prompt and not set(prompt) & {"{", "}"}:
+            settings["template"] = f"{prompt}{{text}}"
+        modules = [one for one in _modules(folder, "")[1:] if _kind(one) == "Pooling"]
+        parts = [read_object(folder / str(one.get("path", "")) / "config.json") for one in modules]
+    except UserError:
+        return Asked()
+    ours = [POOLS.get(mode) for part in parts for mode in _modes(part)]
+    return Asked(settings, () if None in ours else tuple(filter(None, ours)))
+
+
+def _sentence_config(folder: Path) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for file in sorted(folder.glob("sentence_*_config.json")):
+        settings |= read_object(file)
+    return settings
+
+
 def sentence_settings(
     folder: Path, key: str, *, max_length: int | None, template: str, pools: Iterable[str]
 ) -> list[str]:
@@ -117,9 +161,7 @@ def sentence_settings(
     """
     root = folder if (folder / MODULES).is_file() else folder.parent
     found = []
-    settings: dict[str, Any] = {}
-    for file in sorted(folder.glob("sentence_*_config.json")):
-        settings |= read_object(file)
+    settings = _sentence_config(folder)
     longest = settings.get("max_seq_length")
     if isinstance(longest, int) and (max_length is None or longest < max_length):
         found.append(f"max_seq_length {longest} ({key}.max_length={longest})")
@@ -173,15 +215,22 @@ def _kind(module: Mapping[str, Any]) -> str:
     return str(module.get("type", "")).rpartition(".")[2]
 
 
-def _pooling(config: Mapping[str, Any], pools: set[str]) -> list[str]:
-    """Say which pooling a folder asks for, unless the job has it."""
+def _modes(config: Mapping[str, Any]) -> list[str]:
+    """The poolings that a folder asks for, by the names of sentence-transformers."""
     modes = [
         name.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
         for name, on in config.items()
         if name.startswith("pooling_mode_") and on is True
     ]
     stated = config.get("pooling_mode")
-    modes += list(map(str, stated)) if isinstance(stated, list) else [str(stated)] * bool(stated)
+    return modes + (
+        list(map(str, stated)) if isinstance(stated, list) else [str(stated)] * bool(stated)
+    )
+
+
+def _pooling(config: Mapping[str, Any], pools: set[str]) -> list[str]:
+    """Say which pooling a folder asks for, unless the job has it."""
+    modes = _modes(config)
     ours = [POOLS.get(mode) for mode in modes]
     if None in ours:
         return [f"pooling {'+'.join(modes)} (no key; a function of yours may pool)"]

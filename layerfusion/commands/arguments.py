@@ -9,10 +9,12 @@ from typing import Any, NoReturn
 
 from layerfusion.config.secrets import shown
 from layerfusion.errors import UserError
+from layerfusion.progress import clear
 
 
 def say(line: str) -> None:
     """Print a line of progress to stderr."""
+    clear()
     print(shown(line), file=sys.stderr, flush=True)
 
 

@@ -13,6 +13,7 @@ from layerfusion.composing.hydra import MULTIRUN, run_hydra
 from layerfusion.composing.launching import SHOWN
 from layerfusion.config.check import refuse_time_limit
 from layerfusion.config.job import TrainConfig
+from layerfusion.progress import STANDING
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +36,10 @@ def _train_job(config: TrainConfig, folder: Path, begun: float | None = None) ->
 
     record = run_job(config, folder, begun=begun)
     protocol = protocol_of(config)
-    for line in result_lines(record, protocol.result_line(record, made_of(record))):
-        log.info(line)
+    result, *others = result_lines(record, protocol.result_line(record, made_of(record)))
+    log.info(result)
+    for line in others:
+        log.info(line, extra=STANDING)
     log.info("record: %s", folder)
     return protocol.objective(record)
 

@@ -14,6 +14,7 @@ from layerfusion.composing.hydra import compose
 from layerfusion.composing.own_models import (
     checked_place,
     distinct_names,
+    folder_settings,
     is_config,
     place_settings,
 )
@@ -132,7 +133,7 @@ def _backbone_words(backbone: Names) -> tuple[list[str], dict[str, str]]:
     words = [f"backbone=[{','.join(named)}]"]
     places = [model for model in models if str(model) not in named]
     settings: list[dict[str, Any]] = [
-        place_settings(place) if isinstance(place, str) else {"path": str(place)}
+        place_settings(place) if isinstance(place, str) else folder_settings(str(place))
         for place in places
     ]
     # An id is named without its commit.

@@ -27,7 +27,8 @@ from layerfusion.config.rules import check_name
 from layerfusion.config.secrets import redact_line
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.errors import UserError
-from layerfusion.records.format import duration, percent
+from layerfusion.progress import counted, duration, shown
+from layerfusion.records.format import percent
 from layerfusion.records.job import METRICS, RunRecord
 from layerfusion.report import write_report
 from layerfusion.runs.job import run_job
@@ -273,7 +274,8 @@ def _train(jobs: Sequence[Job], folder: Path, failed: list[str]) -> list[tuple[s
         weight = ahead.pop(name, 0.0)
         begun = time.perf_counter()
         try:
-            record = run_job(job.config, folder / name)
+            with shown(), counted(f"[{number}/{len(jobs)}] {label}"):
+                record = run_job(job.config, folder / name)
         except UserError as error:
             failed.append(f"{label}: {error}")
             say(failed[-1])

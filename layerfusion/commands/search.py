@@ -31,6 +31,8 @@ from layerfusion.config.rules import check_name
 from layerfusion.config.secrets import redact_line
 from layerfusion.errors import UserError
 from layerfusion.fusion.training import MONITOR
+from layerfusion.progress import Count, within
+from layerfusion.progress import shown as shown_progress
 from layerfusion.records.search import SearchHistory, TrialRecord, write_history
 from layerfusion.report.ranking import SHOWN, ranking_lines
 from layerfusion.runs.job import run_job
@@ -232,19 +234,23 @@ def _open_study(folder: Path, search: SearchConfig, words: Sequence[str]) -> opt
 
 def _run(study: optuna.Study, search: SearchConfig, words: Sequence[str], folder: Path) -> None:
     begun, seed = time.monotonic(), load(compose("train", words)).seed
-    while (done := len(_ended(study))) < search.trials:
-        if search.seconds is not None and time.monotonic() - begun > search.seconds:
-            say(f"search.seconds={search.seconds:g} have passed; the same command continues")
-            return
-        # The draws depend on the trials that ended, so those after a kill are those without it.
-        study.sampler = optuna.samplers.TPESampler(
-            n_startup_trials=search.startup, seed=seed + done
-        )
-        trial = study.ask()
-        drawn = suggest(trial, search.space)
-        outcome = _run_trial(study, trial, [*words, *drawn], search.name, folder)
-        write_history(_history(study, words), folder)
-        say(f"  [{done + 1}/{search.trials}] {' '.join(drawn)}: {outcome}")
+    count = Count("trials", search.trials - len(_ended(study)))
+    with shown_progress(), within(count):
+        while (done := len(_ended(study))) < search.trials:
+            if search.seconds is not None and time.monotonic() - begun > search.seconds:
+                say(f"search.seconds={search.seconds:g} have passed; the same command continues")
+                return
+            # The draws depend on the trials that ended, so those after a kill are those without it.
+            study.sampler = optuna.samplers.TPESampler(
+                n_startup_trials=search.startup, seed=seed + done
+            )
+            count.place = done + 1, search.trials
+            trial = study.ask()
+            drawn = suggest(trial, search.space)
+            outcome = _run_trial(study, trial, [*words, *drawn], search.name, folder)
+            write_history(_history(study, words), folder)
+            count.step()
+            say(f"  [{done + 1}/{search.trials}] {' '.join(drawn)}: {outcome}{count.more()}")
 
 
 def _run_trial(

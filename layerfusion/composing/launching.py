@@ -18,6 +18,8 @@ from layerfusion.config.imports import import_from
 from layerfusion.config.job import TrainConfig
 from layerfusion.config.secrets import redact_line, shown
 from layerfusion.errors import UserError
+from layerfusion.progress import share_terminal
+from layerfusion.progress import shown as shown_progress
 
 log = logging.getLogger(__name__)
 
@@ -80,30 +82,48 @@ SHOWN = {"shown": True}
 """The `extra` of lines that are shown as they stand, such as those of a table."""
 
 
-class OncePerJob(logging.Filter):
+OF_INPUTS = ("layerfusion.assets", "layerfusion.texts", "layerfusion.embeddings")
+"""Loggers that tell of texts and models, which the jobs of a sweep mostly share."""
+
+
+class Once(logging.Filter):
     """Lets each line of a job pass once; what a job looks up again it would say again.
 
     Lines that belong together, logged with `extra=SHOWN`, all pass.
+
+    Args:
+        standing: lines of texts and models, and those logged with `extra=STANDING`, that other jobs
+            have said; this job's are added. None where the job says them all.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, standing: set[str] | None = None) -> None:
         super().__init__()
         self._said: set[str] = set()
+        self._standing = self._said if standing is None else standing
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return False for a line that has passed before."""
         if hasattr(record, "shown"):
             return True
-        line = record.getMessage()
-        new = line not in self._said
-        self._said.add(line)
+        line, said = record.getMessage(), self._said
+        if hasattr(record, "standing") or record.name.startswith(OF_INPUTS):
+            said = self._standing
+        new = line not in said
+        said.add(line)
         return new
 
 
 @contextmanager
-def each_line_once() -> Iterator[None]:
-    """Keep the handlers of the log from writing a line of a job again."""
-    filters = [(handler, OncePerJob()) for handler in logging.getLogger().handlers]
+def each_line_once(standing: set[str] | None = None) -> Iterator[None]:
+    """Keep the handlers of the log from writing a line of a job again.
+
+    Args:
+        standing: lines that the terminal need not show again, though each job's own log has them.
+    """
+    filters = [
+        (handler, Once(None if isinstance(handler, logging.FileHandler) else standing))
+        for handler in logging.getLogger().handlers
+    ]
     for handler, once in filters:
         handler.addFilter(once)
     try:
@@ -157,6 +177,8 @@ class JobTask:
     ) -> None:
         self.command, self.run, self.sweep = command, run, sweep
         self.modules = [folder.resolve() for folder in modules]
+        self._said: set[str] = set()
+        """Lines of the terminal that hold for all jobs of a sweep."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore the task in a launcher's process, where the schemas are not registered yet."""
@@ -181,11 +203,12 @@ class JobTask:
         folder = Path(HydraConfig.get().runtime.output_dir)
         _hide_keys(folder / (HydraConfig.get().output_subdir or ""))
         run = self._run_kept if self.sweep else self._run
+        said = self._said if self.sweep else None
         if self.command not in RECORDS:  # such jobs share a folder and may run at the same time
-            with each_line_once():
+            with each_line_once(said), shown_progress():
                 return run(composed, folder)
         try:
-            with each_line_once(), held(folder, wait=not self.sweep):
+            with each_line_once(said), held(folder, wait=not self.sweep), shown_progress():
                 return run(composed, folder)
         except JobBusy:
             log.info("%s: skipped for now, as another process runs this job", folder)
@@ -260,6 +283,7 @@ def run_elsewhere(shared: Shared, overrides: Sequence[str], number: int) -> Any:
 
     Singleton.set_state(shared.singletons)
     setup_globals()
+    share_terminal()
     loader = shared.hydra_context.config_loader
     config = loader.load_sweep_config(shared.config, list(overrides))
     with open_dict(config):

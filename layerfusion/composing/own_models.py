@@ -6,17 +6,21 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from layerfusion.assets.paths import data_suffix, find_path, is_hub_id
+from layerfusion.assets.sentence import Asked, asked_for
 from layerfusion.assets.source import Kind, SourceUnavailable
 from layerfusion.config.imports import user_folders
 from layerfusion.config.operators import config_folder
+from layerfusion.config.options import as_option
 from layerfusion.config.registry import READERS
 from layerfusion.errors import UserError
 
+USUAL = ("mean",)
+"""The poolings of a job that names none."""
 _ENTRY = re.compile(r"""'[^']*'|"[^"]*"|[^\[\],'"\s]+""")
 """A name, or a place, in the value of `backbone=[…]`."""
 _OF_MODELS = ("config.json", "*/config.json", "*.gguf", "modules.json", "adapter_config.json")
@@ -116,7 +120,45 @@ def named_models(arguments: Sequence[str], known: set[str]) -> tuple[list[str], 
         key, _, value = word.partition("=")
         return f"{key}={_ENTRY.sub(renamed, value)}"
 
-    return [changed(word) if word in words else word for word in arguments], set(names)
+    arguments = [changed(word) if word in words else word for word in arguments]
+    return _as_asked(arguments, dict(zip(names, places, strict=True))), set(names)
+
+
+def _as_asked(arguments: Sequence[str], places: Mapping[str, str]) -> list[str]:
+    """Take over what folders of sentence-transformers ask for, unless the user says otherwise.
+
+    Length and prompt are part of a model's config already. The poolings are those of the job, so
+    they are taken over where it has this model alone.
+    """
+    own = {word.lstrip("+").partition("=")[0] for word in arguments}
+    result = list(arguments)
+    for name, place in places.items():
+        asked = _asked(place)
+        taken: dict[str, str | list[str]] = {
+            f"backbone.{name}.{key}": str(value) for key, value in asked.settings.items()
+        }
+        alone = re.fullmatch(r"\[?\w+\]?", _value_of("backbone", arguments))
+        if asked.pooling not in ((), USUAL) and alone and not own & {"pooling", "experiment"}:
+            taken["pooling"] = list(asked.pooling)
+            result.append(f"pooling=[{','.join(asked.pooling)}]")
+        said = [as_option(key, value) for key, value in taken.items() if key not in own]
+        if said:
+            line = f"backbone={place}: as its files for sentence-transformers ask: {' '.join(said)}"
+            print(line, file=sys.stderr)
+    return result
+
+
+def _value_of(key: str, arguments: Sequence[str]) -> str:
+    words = [word for word in arguments if word.lstrip("+").startswith(f"{key}=")]
+    return words[-1].partition("=")[2]
+
+
+def _asked(place: str) -> Asked:
+    """What the folder of a model asks for; nothing of one on the hub, which is not here yet."""
+    try:
+        return asked_for(find_path(place, "backbone"))
+    except SourceUnavailable:
+        return Asked()
 
 
 def _entries(word: str) -> list[str]:
@@ -163,6 +205,15 @@ def _say_if_of_the_hub(place: str) -> None:
         print(said, file=sys.stderr)
 
 
+def folder_settings(place: str) -> dict[str, Any]:
+    """Return the keys of the config of a model in a folder or file.
+
+    They are its path and, of a folder of sentence-transformers, the length and the prompt that it
+    asks for.
+    """
+    return {"path": place, **_asked(place).settings}
+
+
 def place_settings(place: str) -> dict[str, Any]:
     """Return the keys of a model's config that name its place: its path, or its sources on the hub.
 
@@ -171,7 +222,7 @@ def place_settings(place: str) -> dict[str, Any]:
     """
     repository, _, revision = place.partition("@")
     if not is_hub_id(repository) or found("backbone", place):
-        return {"path": place}
+        return folder_settings(place)
     hub = {"hub": repository, **({"revision": revision} if revision else {})}
     return {"sources": [{"path": repository}, hub]}
 

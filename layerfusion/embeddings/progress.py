@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from types import TracebackType
 
 from tqdm import tqdm
+
+from layerfusion.progress import hidden
 
 SHORT = 5.0
 """Seconds of an extraction that no log tells of."""
@@ -24,6 +27,8 @@ class TokenBar:
 
     def __init__(self, name: str, total: int, unit: str = "tok") -> None:
         terminal = sys.stderr.isatty()
+        self._alone = ExitStack()
+        self._alone.enter_context(hidden())
         self._at_once = terminal
         """Whether it is shown from the beginning."""
         self._bar = tqdm(
@@ -60,3 +65,4 @@ class TokenBar:
     ) -> None:
         """Close the bar and leave it on the screen."""
         self._bar.close()
+        self._alone.close()

@@ -31,6 +31,7 @@ from layerfusion.layers.labels import (
 from layerfusion.layers.log_linear import log_losses, slope_and_curvature
 from layerfusion.layers.selection import standard_error
 from layerfusion.layers.threads import each_on_a_core
+from layerfusion.progress import steps
 
 Choose = Callable[[Tensor, Tensor], list[int]]
 """(log-probabilities of rows by source, labels) to the positions of the sources to use. Shape:
@@ -233,7 +234,8 @@ class PoolTask:
 def judge_pools(tasks: Sequence[PoolTask], *, seed: int = 0) -> list[tuple[str, dict[str, Tensor]]]:
     """Do what `judge_forms` does for several pools, all their folds side by side."""
     folds = [(task, rows) for task in tasks for rows in _rows_without_each_fold(task.target, seed)]
-    chosen = [*each_on_a_core(lambda fold: fold[0].chosen(fold[1]), folds)]
+    told = each_on_a_core(lambda fold: fold[0].chosen(fold[1]), folds)
+    chosen = [*steps(told, "members of stacks", len(folds))]
     most: dict[PoolTask, int] = {}
     for (task, _), positions in zip(folds, chosen, strict=True):
         most[task] = max(most.get(task, 0), len(positions))
@@ -247,7 +249,7 @@ def judge_pools(tasks: Sequence[PoolTask], *, seed: int = 0) -> list[tuple[str, 
         task, rows = folds[n]
         return task.predict(rows, chosen[n], forms[task])
 
-    found = each_on_a_core(predict, range(len(folds)))
+    found = steps(each_on_a_core(predict, range(len(folds))), "folds of stacks", len(folds))
     for (task, rows), said in zip(folds, found, strict=True):
         for form, others in zip(forms[task], said, strict=True):
             predicted[task][form][~rows] = others

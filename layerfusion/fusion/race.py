@@ -22,6 +22,7 @@ from layerfusion.fusion.operators.capacity import head_parameters, matched_width
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.probe import NEVER
 from layerfusion.layers.selection import standard_error
+from layerfusion.progress import steps
 
 log = logging.getLogger(__name__)
 
@@ -208,7 +209,7 @@ def race(
     said = zip(plain, stacked(plain), strict=True)
     finished = [evaluation(candidate, log_probs, folds) for candidate, log_probs in said]
     candidates = _without_dear_stacks(candidates, _ranked(finished))
-    for candidate in filter(_has_head, candidates):
+    for candidate in steps([*filter(_has_head, candidates)], "stacks with a head"):
         if finished and not deadline.allows(0):
             deadline.leave_out(f"fusion=auto did not try {candidate.words}; there was no time")
             continue
@@ -229,7 +230,8 @@ def race(
     pace = Pace(deadline)
     for stop in _rungs(folds):
         ready = []
-        for candidate, log_probs in running.items():
+        heads = f"heads of auto on {stop} of {folds} folds"
+        for candidate, log_probs in steps(running.items(), heads):
             if (finished or done or ready) and not pace.allows(stop - done + 1):
                 break
             for fold in range(done, stop):

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
@@ -41,6 +41,7 @@ from layerfusion.fusion.objective import (
     weights_of,
 )
 from layerfusion.layers.labels import is_multilabel, log_probabilities
+from layerfusion.progress import counted
 
 MONITOR = "val/log_loss"
 """Metric that chooses the epoch unless the objective is another one; lower is better."""
@@ -63,6 +64,9 @@ class Fitted:
     """The logits were divided by it; None where none was tried."""
     shift: Shift | None = None
     """What was added to the logits afterwards, to serve the objective."""
+
+    def __repr__(self) -> str:
+        return f"Fitted(best of {self.epochs} epochs: {self.best_epoch})"
 
     @property
     def is_calibrated(self) -> bool:
@@ -140,7 +144,8 @@ def fit(
     )
     classifier.operator.class_weights = weights_of(class_weights, target, num_classes)
     best = BestWeights(monitor, mode)
-    with _quiet_lightning(trainer.accelerator), _deterministic():
+    epochs = counted("epochs", trainer.max_epochs)
+    with _quiet_lightning(trainer.accelerator), _deterministic(), epochs as step:
         loop = Trainer(
             max_epochs=trainer.max_epochs,
             accelerator=trainer.accelerator,
@@ -149,6 +154,7 @@ def fit(
             callbacks=[
                 best,
                 EarlyStopping(monitor, patience=trainer.patience, mode=mode),
+                LambdaCallback(on_validation_end=lambda *_: step()),
                 *callbacks,
             ],
             logger=logger or False,

@@ -30,6 +30,7 @@ from layerfusion.layers.held_out import cache_files, held_out_probes
 from layerfusion.layers.labels import is_multilabel
 from layerfusion.layers.probe import NEVER, HeldOut
 from layerfusion.layers.threads import each_on_a_core
+from layerfusion.progress import steps
 
 VERSION = 3
 """Part of the cache key. Raise it with every change that gives other discriminants."""
@@ -110,9 +111,11 @@ def _discriminants(
                 found[n] = cached[path][layers[n].layer]
             else:
                 missing.setdefault(path, []).append(n)
-    with closing(each_on_a_core(judge, [*chain(*missing.values())], device)) as judged:
+    todo = [*chain(*missing.values())]
+    with closing(each_on_a_core(judge, todo, device)) as judged:
+        told = steps(judged, "discriminants of layers", len(todo))
         for path, places in missing.items():
-            fresh = dict(zip(places, islice(judged, len(places)), strict=True))
+            fresh = dict(zip(places, islice(told, len(places)), strict=True))
             _write(path, cached[path] | {layers[n].layer: one for n, one in fresh.items()})
             found |= fresh
     return found

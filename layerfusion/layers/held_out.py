@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from layerfusion.layers.probe import (
     cross_validate_in_batches,
 )
 from layerfusion.layers.score import Needs, Score
+from layerfusion.progress import counted
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,8 @@ def held_out_probes(
     missing = [n for n in range(len(layers)) if n not in probes]
     unsaved: set[int] = set()
     saved = time.perf_counter()
-    for fresh in _fit_missing(candidates, missing, config, device) if missing else ():
+    fitted_anew = _fit_missing(candidates, missing, config, device) if missing else ()
+    for fresh in _telling(fitted_anew, len(missing)):
         probes |= fresh
         unsaved |= set(fresh)
         if not set(missing) <= set(probes) and time.perf_counter() - saved < SAVE_SECONDS:
@@ -83,6 +85,17 @@ def held_out_probes(
         unsaved, saved = set(), time.perf_counter()
     ordered = [probes[n] for n in range(len(layers))]
     return tuple(probe.held_out for probe in ordered), sum(probe.seconds for probe in ordered)
+
+
+def _telling(
+    batches: Iterable[dict[int, _TimedProbe]], layers: int
+) -> Iterator[dict[int, _TimedProbe]]:
+    """Give the probes of each batch of layers, and tell how many layers are done."""
+    with counted("probes of layers", layers) as step:
+        for batch in batches:
+            yield batch
+            for _ in batch:
+                step()
 
 
 def _fit_missing(

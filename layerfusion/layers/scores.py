@@ -25,6 +25,7 @@ from layerfusion.layers.labels import COMPARES_CLASSES, is_multilabel, require_c
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.probe import HeldOut
 from layerfusion.layers.score import Needs, Score, ScoreValues, find_score
+from layerfusion.progress import steps
 from layerfusion.texts.sampling import strata
 
 
@@ -205,7 +206,7 @@ def compute_scores(
     """
     inputs = ScoreInputs(candidates, config, options, lenient=lenient)
     left_out: dict[str, str] = {}
-    for score in map(find_score, names):
+    for score in steps([*map(find_score, names)], "scores of layers"):
         if score.compares_classes and is_multilabel(candidates.labels):
             if not lenient:
                 require_classes(f"score {score.name}", candidates.labels)

@@ -14,7 +14,7 @@ from layerfusion.config.imports import import_object
 from layerfusion.config.job import LayersConfig
 from layerfusion.config.registry import SELECTIONS, import_path
 from layerfusion.config.user_code import call_user_code
-from layerfusion.errors import UserError
+from layerfusion.errors import UserError, first_few
 from layerfusion.layers.budget import Budget
 from layerfusion.layers.labels import by_row, decisions
 from layerfusion.layers.layer_id import LayerId
@@ -66,6 +66,9 @@ class Selection:
     notes: tuple[str, ...] = ()
     probes: tuple[ProbedLayer, ...] = ()
     """Every layer that was probed on the way; empty where the selection fitted no probes."""
+
+    def __repr__(self) -> str:
+        return f"Selection({first_few(self.layers)})"
 
     @property
     def layers(self) -> list[LayerId]:

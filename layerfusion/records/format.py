@@ -109,15 +109,6 @@ def result_lines(record: RunRecord, result: str) -> list[str]:
     return lines + [f"{record.dataset.name}: note: {note}" for note in notes]
 
 
-def duration(seconds: float) -> str:
-    """Format a duration in the unit that a person would use: seconds, minutes or hours."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
-
-
 def plural(number: int, noun: str) -> str:
     """Format a count with its noun: `1 seed`, but `6 seeds`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

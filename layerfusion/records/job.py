@@ -12,6 +12,7 @@ from typing import Any
 
 from layerfusion.config.job import HONEST
 from layerfusion.embeddings.shape import BATCH
+from layerfusion.errors import first_few
 from layerfusion.records.gates import GateRecord
 from layerfusion.records.json_files import (
     Damaged,
@@ -389,6 +390,12 @@ class RunRecord:
     """Hash of the user's code that chose layers or fused them, by import path; none in records of
     before."""
     schema: int = SCHEMA
+
+    def __repr__(self) -> str:
+        test = self.test.get("accuracy")
+        figure = "" if test is None else f"; test {self.dataset.measure} {100 * test.mean:.1f} %"
+        what = f"{self.fusion} of {first_few(self.backbone_names)}"
+        return f"RunRecord({self.dataset.name}; {what}{figure})"
 
     @property
     def scored(self) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from layerfusion.errors import first_few
 from layerfusion.records.format import plural
 from layerfusion.records.job import DataRecord
 from layerfusion.records.json_files import (
@@ -222,6 +223,10 @@ class Profile:
     multi_layer: list[MultiLayerProfile] = field(default_factory=list)
     """Probes of several layers at once; none in older records."""
     schema: int = SCHEMA
+
+    def __repr__(self) -> str:
+        layers = plural(len(self.layers), "layer")
+        return f"Profile({self.dataset.name}; {layers} of {first_few(list(self.backbones))})"
 
     @property
     def hindsight(self) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from layerfusion.records.format import duration
+from layerfusion.progress import duration
 
 NONE = "–"
 """Stands where there is no number."""

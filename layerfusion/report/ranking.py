@@ -93,7 +93,7 @@ def _columns(ranked: RankedJobs) -> tuple[Column, ...]:
     f1 = set_columns(means)
     words = settings_words([record for _, record in jobs])
     settings = {path: own for (path, _), own in zip(jobs, words, strict=True)}
-    always = {"#", "Fusion", "Layers", by, test, "Job", *(x.title for x in f1)}
+    always = {"#", "Fusion", "Layers", by, test, "ms", "GFLOPs", "Job", *(x.title for x in f1)}
     accuracies = [ranked.choosing(record) for _, record in jobs]
     columns = (
         Column("#", lambda pair: 1 + sum(x > ranked.choosing(pair[1]) for x in accuracies), COUNT),

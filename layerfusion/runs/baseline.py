@@ -23,6 +23,7 @@ from layerfusion.layers.lexical_regression import (
     count,
     predict_folds,
 )
+from layerfusion.progress import counted
 from layerfusion.records.job import BaselineRecord
 from layerfusion.statistics.intervals import metric_intervals
 from layerfusion.statistics.metrics import evaluate
@@ -68,8 +69,13 @@ def compute_baseline(
     path = cache / "floors" / f"{_key(dataset, seed)}.json"
     # Jobs of a sweep start together and need the same baseline, so one computes it, the rest wait.
     return computed_once(
-        path, lambda: _compute(dataset, seed), _write, lambda path: _read(path, dataset)
+        path, lambda: _told(dataset, seed), _write, lambda path: _read(path, dataset)
     )
+
+
+def _told(dataset: TextDataset, seed: int) -> tuple[BaselineRecord, np.ndarray]:
+    with counted("baseline"):
+        return _compute(dataset, seed)
 
 
 def _key(dataset: TextDataset, seed: int) -> str:

@@ -45,7 +45,7 @@ from layerfusion.embeddings.pipeline import Pipeline, open_pipeline
 from layerfusion.embeddings.source import asset_sources
 from layerfusion.embeddings.tokens import UnknownTally
 from layerfusion.embeddings.vector_files import VectorFile
-from layerfusion.errors import UserError, unknown
+from layerfusion.errors import UserError, first_few, unknown
 from layerfusion.fusion.head_files import Head, mean_probabilities
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.lexical_regression import LexicalRegression
@@ -365,8 +365,7 @@ class Bundle:
         return {name: value for name, value in vars(self).items() if name not in opened}
 
     def __repr__(self) -> str:
-        layers = ", ".join(str(layer) for layer in self.layers)
-        names = ", ".join(self.label_names[:5]) + (", …" if len(self.label_names) > 5 else "")
+        layers, names = first_few(self.layers), first_few(self.label_names)
         what = "labels" if self.multilabel else "classes"
         return f"Bundle({self.facts.get('fusion')} of {layers}; {what} {names})"
 

@@ -15,6 +15,7 @@ from layerfusion.config.job import HONEST, TrainConfig
 from layerfusion.errors import UserError
 from layerfusion.layers.folds import stratified_folds
 from layerfusion.layers.labels import right_rows
+from layerfusion.progress import STANDING, steps
 from layerfusion.records.job import FEW_ROWS, Estimate, FoldsRecord
 from layerfusion.runs.heads import fit_heads
 from layerfusion.runs.inputs import prepare_texts
@@ -64,7 +65,8 @@ def judge_on_folds(config: TrainConfig, dataset: TextDataset) -> FoldsRecord | N
         for the job.
     """
     log.info(
-        "judging on folds of train: all is fitted anew without each (by_folds=false leaves it out)"
+        "judging on folds of train: all is fitted anew without each (by_folds=false leaves it out)",
+        extra=STANDING,
     )
     try:
         with _only_warnings():
@@ -101,7 +103,10 @@ def _fitted_anew(config: TrainConfig, dataset: TextDataset) -> HeldOutRows:
         train.labels, train.texts, config.layers.folds, seed=config.seed
     ).numpy()
     folds = int(fold_of.max()) + 1
-    logits = [_logits_of(one_seed, _without(dataset, fold_of == fold)) for fold in range(folds)]
+    logits = [
+        _logits_of(one_seed, _without(dataset, fold_of == fold))
+        for fold in steps(range(folds), "folds of train")
+    ]
     target = np.concatenate([train.labels[fold_of == fold] for fold in range(folds)])
     found = torch.cat(logits)  # those of labels are log-probabilities already
     log_probs = found if dataset.multilabel else found.log_softmax(dim=1)

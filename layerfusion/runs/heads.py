@@ -29,6 +29,7 @@ from layerfusion.layers.labels import is_multilabel, log_probabilities
 from layerfusion.layers.lexical_regression import LexicalRegression, count
 from layerfusion.layers.selection import ProbedLayer
 from layerfusion.layers.threads import each_on_a_core
+from layerfusion.progress import steps
 from layerfusion.records.job import SeedRecord
 from layerfusion.runs.inputs import Inputs, read_features, read_targets
 from layerfusion.runs.protocol import CallbackFactory
@@ -331,7 +332,7 @@ def _stack(
 def _seeds(config: TrainConfig, inputs: Inputs) -> Iterator[int]:
     """Give the seeds of the training runs, the first always and others while there is time."""
     seeds = range(config.seed, config.seed + config.seeds)
-    return inputs.deadline.steps(seeds, "seeds were trained")
+    return steps(inputs.deadline.steps(seeds, "seeds were trained"), "heads", config.seeds)
 
 
 def _with_rows(targets: Mapping[str, Tensor]) -> list[str]:

@@ -18,6 +18,7 @@ from layerfusion.fusion.deadline import Deadline
 from layerfusion.fusion.operators.capacity import check_operators
 from layerfusion.layers.candidates import read_layers
 from layerfusion.layers.selection import Selection, find_selection
+from layerfusion.progress import STANDING
 from layerfusion.records.job import PilotRecord
 from layerfusion.runs.auto import Decision, decide
 from layerfusion.runs.job_sources import extract, open_backbones, open_sources
@@ -87,7 +88,7 @@ def prepare_texts(
         extract(config, dataset, sources)
     reading = reading_lines(config, dataset, sources)
     for line in reading:
-        log.info(line)
+        log.info(line, extra=STANDING)
     decision, fusion = None, config.fusion
     if fusion.name == AUTO:
         if not find_selection(config.layers.name).looks_at_labels:

@@ -13,6 +13,7 @@ from layerfusion.layers.budget import Budget
 from layerfusion.layers.candidates import Candidates
 from layerfusion.layers.multi_layer import MultiLayerKind, MultiLayerProbe, find_multi_layer
 from layerfusion.layers.scores import groups
+from layerfusion.progress import steps
 from layerfusion.records.profile import MultiLayerProfile
 
 log = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ def fit_multi_layer_probes(
             why = f"layers.budget ({limits}) allows no such layers together" if limits else NO_MODEL
             log.warning("profile.multi_layer: %s is left out: %s", kind.name, why)
             continue
-        fitted = [FittedTogether.fit(kind, candidates, own) for own in within]
+        told = steps(within, f"models: {kind.name}")
+        fitted = [FittedTogether.fit(kind, candidates, own) for own in told]
         found.append(min(fitted, key=lambda one: one.probe.held_out.log_loss))
     return found

@@ -23,7 +23,7 @@ from layerfusion.layers.candidates import all_layers
 from layerfusion.layers.folds import dealt_by
 from layerfusion.layers.scores import compute_scores
 from layerfusion.layers.selection import Selection, pooled_losses, standard_error
-from layerfusion.records.format import duration
+from layerfusion.progress import duration
 from layerfusion.records.job import PilotRecord
 from layerfusion.runs.select_layers import (
     budget_of,

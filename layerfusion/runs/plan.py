@@ -30,7 +30,8 @@ from layerfusion.embeddings.shape import ModelShape
 from layerfusion.embeddings.source import EMBEDDINGS, asset_sources, poolings_that_see
 from layerfusion.embeddings.store import SPEC_FILE, EmbeddingStore
 from layerfusion.embeddings.tokens import tally_unknown, tokenize
-from layerfusion.records.format import duration, size
+from layerfusion.progress import duration
+from layerfusion.records.format import size
 from layerfusion.runs.job_texts import dataset_of
 from layerfusion.runs.long_texts import MANY, Lengths, reading_line, reading_of
 from layerfusion.texts import TextDataset

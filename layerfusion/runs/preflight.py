@@ -22,6 +22,7 @@ from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.score import Needs, find_score
 from layerfusion.layers.scores import ScoreTable
 from layerfusion.layers.selection import find_selection
+from layerfusion.progress import STANDING
 from layerfusion.texts import TextDataset
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ def folds_notes(config: TrainConfig, dataset: TextDataset) -> list[str]:
         f"layers.folds={asked}: {folds} folds are dealt, as the largest class has {folds} different"
         " texts in train"
     )
-    log.info(note)
+    log.info(note, extra=STANDING)
     return [note]
 
 

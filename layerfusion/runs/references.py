@@ -10,6 +10,7 @@ from layerfusion.embeddings.backbone import choose_device
 from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.layers.blends import held_out_blends
 from layerfusion.layers.selection import Choice, ProbedLayer, Selection
+from layerfusion.progress import steps
 from layerfusion.runs.heads import TrainedReference, fit_heads
 from layerfusion.runs.inputs import Inputs
 from layerfusion.runs.select_layers import candidates_of, probed_layers
@@ -58,10 +59,8 @@ def fit_references(config: TrainConfig, inputs: Inputs) -> list[TrainedReference
     best = min(probes.values(), key=lambda one: (-round(one.accuracy, 9), round(one.log_loss, 9)))
     top = inputs.sources[best.layer.backbone].shape.layers[-1]
     last = probes.get(replace(best.layer, layer=top))
-    found = [_fitted_once(config, inputs, best, BEST)]
-    if last is not None and last is not best:
-        found.append(_fitted_once(config, inputs, last, LAST))
-    return found
+    todo = [(best, BEST)] if last is None or last is best else [(best, BEST), (last, LAST)]
+    return [_fitted_once(config, inputs, *one) for one in steps(todo, "single layers to compare")]
 
 
 def _fitted_once(

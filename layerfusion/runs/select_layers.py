@@ -24,6 +24,7 @@ from layerfusion.layers.score import find_score
 from layerfusion.layers.scores import ScoreTable, compute_scores
 from layerfusion.layers.selection import ProbedLayer, Selection, find_selection
 from layerfusion.layers.similarity import linear_cka
+from layerfusion.progress import STANDING
 from layerfusion.statistics.intervals import bootstrap_interval
 from layerfusion.texts import TextDataset
 
@@ -52,7 +53,7 @@ def select(config: TrainConfig, dataset: TextDataset, sources: Mapping[str, Sour
     selection = _selections[key]
     scored = find_selection(config.layers.name).looks_at_labels
     for line in selection_lines(selection) if scored else selection.notes:
-        log.info(line)
+        log.info(line, extra=STANDING)
     return selection
 
 

@@ -14,7 +14,8 @@ from filelock import FileLock, Timeout
 
 from layerfusion.assets.files import write_atomically
 from layerfusion.config.secrets import redact_line
-from layerfusion.records.format import duration, plural
+from layerfusion.progress import duration
+from layerfusion.records.format import plural
 from layerfusion.records.sweep import (
     FAILED,
     LOCK,

@@ -17,7 +17,7 @@ from layerfusion.embeddings.cache_key import text_hash
 from layerfusion.embeddings.given import LAYER, GivenSource
 from layerfusion.errors import OutOfTime, UserError
 from layerfusion.fusion.deadline import Deadline
-from layerfusion.records.format import duration
+from layerfusion.progress import duration
 from layerfusion.runs.inputs import check_inputs
 from layerfusion.runs.job_sources import open_sources
 from layerfusion.runs.plan import BackbonePlan, Plan, plan_texts

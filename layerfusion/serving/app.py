@@ -277,19 +277,24 @@ def make_app(
         """Give counts and times in the text format of Prometheus."""
         return PlainTextResponse(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
+    def no_json(request: Request) -> JSONResponse:
+        packed = " and no content-encoding" if "content-encoding" in request.headers else ""
+        return problem(400, "no_json", f"the body has to be JSON in UTF-8{packed}")
+
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         found = request.headers.get("content-type", "").partition(";")[0].strip()
         if not re.fullmatch(r"application/(.+\+)?json", found, re.IGNORECASE):
             said = "content-type: application/json is needed"
             return problem(415, "content_type", said + (", not another one" if found else ""))
+        if any(one["type"] == "json_invalid" for one in error.errors()):
+            return no_json(request)
         return problem(422, "invalid", "; ".join(map(_fault, error.errors()[:3])))
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
         if error.status_code == 400:
-            packed = " and no content-encoding" if "content-encoding" in request.headers else ""
-            return problem(400, "no_json", f"the body has to be JSON in UTF-8{packed}")
+            return no_json(request)
         return problem(error.status_code, "http", str(error.detail), dict(error.headers or {}))
 
     app.add_middleware(_Guard, limits=limits, metrics=metrics, state=state)

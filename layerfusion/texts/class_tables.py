@@ -138,7 +138,7 @@ def _of_class(
         names = [*error.names, *columns.of_labels]
         # Files of many folders may have one name.
         line = str(error).removeprefix(file.name)
-        raise NoColumn(f"{file.relative_to(place)}{line}", names) from error
+        raise NoColumn(f"{file.relative_to(place)}{line}", names, error.options) from error
     _refuse_labels(place, file, list(table.others), columns)
     others = table.others if columns.keep_others else {}
     if columns.label is not None and columns.keep_others:

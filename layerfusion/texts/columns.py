@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from layerfusion.config.options import as_option
-from layerfusion.errors import UserError, short
+from layerfusion.errors import Mendable, short
 
 OFTEN = {
     "text": (
@@ -31,16 +31,17 @@ _LONG = 200
 """A name of so many characters is no proposal."""
 
 
-class NoColumn(UserError):
+class NoColumn(Mendable):
     """A table lacks a column that is wanted.
 
     Args:
         message: the whole line.
         names: of the columns that the table has, and of what lies inside their cells.
+        options: those that name the columns which were most likely meant.
     """
 
-    def __init__(self, message: str, names: Sequence[str]) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, names: Sequence[str], options: Sequence[str] = ()) -> None:
+        super().__init__(message, *options)
         self.names = list(names)
 
 
@@ -127,14 +128,17 @@ class Columns:
             whole = {path.partition(".")[0] for path in (*parts, *in_lists)}
             likely = [*(() if in_lists else names), *parts]
             likely = [name for name in likely if name not in (*whole, text) and len(name) < _LONG]
-            ways = [self.meant(likely), self.without_label if text is not None else ""]
+            options = self.meant(likely)
+            ways = [asked(options), self.without_label if text is not None else ""]
             if in_lists:
                 ways.insert(0, f"in lists there are: {', '.join(map(short, in_lists))}, where 0 is"
                                " the first item; a row has one text and one label")  # fmt: skip
             elif not any(ways) and likely and missing not in self.label_columns:
                 ways = [f"choose one, as {as_option(key, likely[0].strip())} does"]
+                options = [as_option(key, "COLUMN")]
             found = list(dict.fromkeys([*names, *parts]))
-            raise _no_column(place, str(missing), key, found, "; ".join(filter(None, ways)))
+            more = "; ".join(filter(None, ways))
+            raise _no_column(place, str(missing), key, found, more, options)
         where = {}
         for name, value in self.where.items():
             found = find_column(name, names)
@@ -149,13 +153,11 @@ class Columns:
             where=where,
         )
 
-    def meant(self, names: Sequence[str]) -> str:
-        """Ask whether other columns were meant, in the words that would choose them."""
+    def meant(self, names: Sequence[str]) -> list[str]:
+        """Write the options that choose the columns which were most likely meant."""
         keys = {"text": self.text_key, "label": "dataset.label"}
-        words = [
-            as_option(keys[kind], name.strip()) for kind, name in self.likely_among(names).items()
-        ]
-        return f"did you mean {' '.join(words)}?" if words else ""
+        likely = self.likely_among(names)
+        return [as_option(keys[kind], name.strip()) for kind, name in likely.items()]
 
     def likely_among(self, names: Sequence[str]) -> dict[str, str]:
         """Give `text` and `label`, where no column has their name, the one most likely meant."""
@@ -171,6 +173,11 @@ class Columns:
                 left.remove(name)
                 likely[kind] = name
         return likely
+
+
+def asked(options: Sequence[str]) -> str:
+    """Ask whether some options were meant; nothing where there are none."""
+    return f"did you mean {' '.join(options)}?" if options else ""
 
 
 def find_column(wanted: str, names: Sequence[str]) -> str | None:
@@ -201,10 +208,15 @@ def _last(path: str) -> str:
 
 
 def _no_column(
-    place: str, name: str, key: str, names: Sequence[str], way_out: str = ""
+    place: str,
+    name: str,
+    key: str,
+    names: Sequence[str],
+    way_out: str = "",
+    options: Sequence[str] = (),
 ) -> NoColumn:
     found = ", ".join(map(short, names[:_SHOWN])) or "none"
     found += f", … ({len(names)} in all)" if len(names) > _SHOWN else ""
     more = f"; {way_out}" if way_out else ""
     line = f"{place}: there is no column {name!r} ({key}); there are: {found}{more}"
-    return NoColumn(line, names)
+    return NoColumn(line, names, options)

@@ -19,7 +19,7 @@ from layerfusion.config.check import check_dataset
 from layerfusion.config.job import DatasetConfig, LimitConfig
 from layerfusion.config.options import as_option
 from layerfusion.config.rules import check_rules
-from layerfusion.errors import Mendable, UserError
+from layerfusion.errors import Mendable, UserError, first_few
 from layerfusion.texts.columns import Columns
 from layerfusion.texts.data_card import read_card
 from layerfusion.texts.labels import (
@@ -62,6 +62,11 @@ class TextDataset:
     train_order: np.ndarray | None = None
     """Position of each row of train, followed by those of validation, before validation was split
     off; none if the data has its own validation. Shape: (rows,)."""
+
+    def __repr__(self) -> str:
+        rows = ", ".join(f"{len(split)} {name}" for name, split in self.splits.items())
+        what = "labels" if self.multilabel else "classes"
+        return f"TextDataset({self.name}; {rows} rows; {what} {first_few(self.label_names)})"
 
     @property
     def multilabel(self) -> bool:

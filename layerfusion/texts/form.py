@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from layerfusion.config.options import as_option
-from layerfusion.errors import UserError, short
-from layerfusion.texts.columns import OFTEN, Columns, NoColumn, find_column
+from layerfusion.errors import Mendable, UserError, short
+from layerfusion.texts.columns import OFTEN, Columns, NoColumn, asked, find_column
 from layerfusion.texts.delimited import Rows, cells_of, first_line, first_lines
 from layerfusion.texts.reading import Reading
 
@@ -279,22 +279,24 @@ def _delimiter(path: Path, header: str, columns: Columns, usual: str | None, tex
         alone = "a file with a text on each line has a name that ends in .txt"
     shortest, longest = (place(cells, key=len) for place in (min, max))
     by_number = _by_number(columns, cells.index(longest) + 1, cells.index(shortest) + 1)
-    no_header = f"if it is no header, columns go by number: {by_number}"
+    no_header = f"if it is no header, columns go by number: {' '.join(by_number)}"
     if columns.label is not None and _label_words(text):
         by_number = _by_number(columns, 2, 1)
-        alone = no_header = f"if the first word of each line is its label, say {by_number}"
+        alone = no_header = (
+            f"if the first word of each line is its label, say {' '.join(by_number)}"
+        )
     line = (
         f"{path}: the first line does not name the column{'s'[: len(wanted) - 1]}"
         f" {' and '.join(wanted)} between commas, tabs, semicolons or bars; it reads"
-        f" {header[:80]!r}; " + (meant or no_header if len(cells) > 1 else meant or alone)
+        f" {header[:80]!r}; " + (asked(meant) or (no_header if len(cells) > 1 else alone))
     )
-    raise NoColumn(line, cells) if meant and len(cells) > 1 else UserError(line)
+    raise NoColumn(line, cells, meant) if meant and len(cells) > 1 else UserError(line)
 
 
-def _by_number(columns: Columns, text: int, label: int) -> str:
+def _by_number(columns: Columns, text: int, label: int) -> list[str]:
     """Write the options that take columns by their numbers."""
     words = [as_option(columns.text_key, str(text))]
-    return " ".join(words if columns.label is None else [*words, f"dataset.label={label}"])
+    return words if columns.label is None else [*words, f"dataset.label={label}"]
 
 
 def _begins_with_header(rows: Rows, columns: Columns) -> bool:
@@ -357,11 +359,13 @@ def refuse_headless(path: Path, rows: Rows, columns: Columns) -> None:
         words = {columns.text_key: first[text], "dataset.label": first[label]}
         named = " ".join(as_option(key, cell.strip()) for key, cell in words.items())
         header = f"; if that is its header, by their names: {named}"
-    raise UserError(
+    by_number = _by_number(columns, text + 1, label + 1)
+    line = (
         f"{path}: its first line names no column {columns.text!r} ({columns.text_key}); it reads"
         f" {', '.join(map(repr, first))[:160]}; if the file has no header, its columns go by"
-        f" number: {_by_number(columns, text + 1, label + 1)}{header}"
+        f" number: {' '.join(by_number)}{header}"
     )
+    raise UserError(line) if header else Mendable(line, *by_number)
 
 
 def _is_usual(name: str) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from layerfusion.assets.paths import data_suffix
 from layerfusion.config.options import as_option
 from layerfusion.config.registry import PACKED, READERS
-from layerfusion.errors import UserError, unknown
+from layerfusion.errors import Mendable, UserError, unknown
 from layerfusion.texts.class_files import class_files
 from layerfusion.texts.class_folders import (
     class_folders,
@@ -169,10 +169,12 @@ def split_files(
             refuse_gap(folder, stems)
             return {"train": found}, (joined(found),)
         if named or len(found) != 1:
-            raise UserError(
+            meant, options = _meant(found)
+            raise Mendable(
                 f"{folder}: a file named train is needed, or a single data file; there are:"
-                f" {', '.join(names) or 'none'}; allowed: {', '.join(READERS)}{_meant(found)}"
-                f"{_others_said(folder)}{_below(folder) or _in_folders(folder)}"
+                f" {', '.join(names) or 'none'}; allowed: {', '.join(READERS)}"
+                f"{_others_said(folder)}{_below(folder) or _in_folders(folder)}{meant}",
+                *options,
             )
         refuse_gap(folder, stems)
         return {"train": found}, (*_others_left(folder), *folders_left(folder))
@@ -218,8 +220,12 @@ def _are_parts(files: Sequence[Path]) -> bool:
     return are_numbered([bare(file) for file in files]) and len(set(map(data_suffix, files))) == 1
 
 
-def _meant(files: Sequence[Path]) -> str:
-    """Name the files whose names have those of splits somewhere in them: `trainset.csv`."""
+def _meant(files: Sequence[Path]) -> tuple[str, list[str]]:
+    """Name the files whose names have those of splits somewhere in them: `trainset.csv`.
+
+    Returns:
+        The end of a message, and the options that take these files, where that is the only way.
+    """
     found = {
         split: [file.name for file in files if any(word in bare(file) for word in words)]
         for split, words in ALIASES.items()
@@ -231,18 +237,16 @@ def _meant(files: Sequence[Path]) -> str:
         words = ["dataset.files.train=FILE", "dataset.files.test=FILE"]
         way_out = f"; say which is which: {' '.join(words)}"
         way_out += ", or, if each is of one class, give each a column of labels"
-        return way_out if len(files) > 1 else ""
+        return (way_out if len(files) > 1 else ""), []
     if all(len(names) < 2 for names in found.values()):
-        return f"; did you mean {' '.join(words)}?"
+        return f"; did you mean {' '.join(words)}?", words
     whole = [
         as_option(f"dataset.files.{split}", _pattern(names))
         for split, names in found.items()
         if names
     ]
-    return (
-        f"; {' '.join(words)} takes the first of each, and {' '.join(whole)} all of them as one"
-        " table"
-    )
+    line = f"; {' '.join(words)} takes the first of each, and {' '.join(whole)} all of them as one"
+    return f"{line} table", []
 
 
 def _others(folder: Path) -> list[Path]:

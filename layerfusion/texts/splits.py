@@ -32,6 +32,9 @@ class Split:
         """Number of rows."""
         return len(self.texts)
 
+    def __repr__(self) -> str:
+        return f"Split({len(self)} rows)"
+
     def take(self, chosen: np.ndarray) -> Split:
         """Keep the rows where `chosen` is true, in their order."""
         texts = tuple(text for text, keep in zip(self.texts, chosen, strict=True) if keep)

@@ -61,6 +61,38 @@ def test_a_wrong_encoding_is_told_with_the_command_that_mends_it(
 
 
 @pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    ("file", "wrong"),
+    [
+        ("reviews.csv", ["dataset.text=text"]),
+        ("reviews.csv", ["dataset.label=kind"]),
+        ("reviews.csv", ["dataset.text=text", "dataset.label=kind"]),
+        ("headless.csv", []),
+        ("folder", ['dataset.text="the review"', "dataset.label=stars"]),
+    ],
+)
+def test_a_wrong_column_or_file_is_told_with_the_command_that_mends_it(
+    file: str, wrong: list[str], place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame = _reviews().rename(columns={"review": "the review"})
+    columns = frame[["the review", "stars"]]
+    columns.to_csv("reviews.csv", index=False)
+    columns.to_csv("headless.csv", index=False, header=False)
+    (place / "folder").mkdir()
+    for name in ("trainset", "testset"):
+        columns.to_csv(f"folder/{name}.csv", index=False)
+    assert main(["plan", file, *wrong]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    mended = shlex.split(said[said.index("layerfusion plan ") :])
+    assert mended[2] == file
+    assert main(mended[1:]) == 0
+    columns.set_axis(["a", "b"], axis=1).to_csv("odd.csv", index=False)
+    assert main(["plan", "odd.csv", "dataset.text=text", "dataset.label=b"]) == 2
+    assert capsys.readouterr().err.endswith(
+        " layerfusion plan odd.csv dataset.label=b dataset.text=COLUMN\n"
+    )
+
+
 def test_labels_that_stand_joined_are_told_with_the_command_that_takes_them_apart(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -6,8 +6,11 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from sentence_transformers import SentenceTransformer
 
+import layerfusion as lf
 from layerfusion.assets import resolve
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
@@ -50,6 +53,64 @@ def test_a_place_gets_a_name(words: list[str], names: list[str]) -> None:
     assert sorted(models) == sorted(names)
     if "max_length" in words[-1]:
         assert models["mine"].max_length == 16
+
+
+def _as_sentence_transformers(folder: Path) -> None:
+    """Make a folder one of sentence-transformers, with a pooling, a length and a prompt."""
+    pooling = {"word_embedding_dimension": 32, "pooling_mode_cls_token": True}
+    prompts = {"prompts": {"query": "query: ", "passage": "p: "}, "default_prompt_name": "query"}
+    modules = [
+        {"idx": n, "name": str(n), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for n, (path, kind) in enumerate(
+            {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}.items()
+        )
+    ]
+    (folder / "1_Pooling").mkdir()
+    for name, content in {
+        "modules.json": modules,
+        "sentence_bert_config.json": {"max_seq_length": 12, "do_lower_case": False},
+        "config_sentence_transformers.json": prompts,
+        "1_Pooling/config.json": pooling,
+    }.items():
+        (folder / name).write_text(json.dumps(content))
+
+
+@pytest.mark.usefixtures("place")
+def test_a_folder_of_sentence_transformers_is_read_as_it_asks(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _as_sentence_transformers(Path("mine"))
+    config = load(compose("train", ["dataset=sms_spam", "backbone=mine"]))
+    model = config.backbone["mine"]
+    assert (model.max_length, model.template) == (12, "query: {text}")
+    assert list(config.pooling) == ["first"]
+    assert capsys.readouterr().err == (
+        "backbone=mine: as its files for sentence-transformers ask: backbone.mine.max_length=12"
+        " 'backbone.mine.template=\"query: {text}\"' 'pooling=[first]'\n"
+    )
+    own = ["backbone.mine.max_length=16", "pooling=[mean]"]
+    config = load(compose("train", ["dataset=sms_spam", "backbone=[mine]", *own]))
+    assert (config.backbone["mine"].max_length, list(config.pooling)) == (16, ["mean"])
+    assert "max_length" not in capsys.readouterr().err
+    two = load(compose("train", ["dataset=sms_spam", "backbone=[mine,minilm]"]))
+    assert (two.backbone["mine"].max_length, list(two.pooling)) == (12, ["mean"])
+
+    texts = ["a film", "the film was good and it was long and it was good too"]
+    vectors = lf.embed(texts, "mine", -1, pooling="first", cache="cache")
+    theirs = SentenceTransformer("mine").encode(texts)
+    mine = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    np.testing.assert_allclose(mine, theirs, atol=1e-5)
+
+
+@pytest.mark.usefixtures("place")
+def test_a_damaged_folder_of_sentence_transformers_is_one_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _as_sentence_transformers(Path("mine"))
+    Path("mine/modules.json").write_text("{")
+    code, said = run(["plan", "dataset=sms_spam", "backbone=mine"], capsys)
+    assert code == 2
+    assert "modules.json is no valid JSON" in said.splitlines()[-1]
 
 
 @pytest.mark.usefixtures("place")

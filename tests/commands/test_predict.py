@@ -484,7 +484,10 @@ def test_messages_name_the_options_of_predict(
         "text\ncaf\xe9\n": "set --encoding, for example to latin-1",
     }.items():
         table.write_bytes(content.encode("latin-1"))
-        assert wanted in told([f"{folder}/concat", str(table)], capsys)
+        said = told([f"{folder}/concat", str(table)], capsys)
+        assert wanted in said
+        if "--text" in wanted:
+            assert f" layerfusion predict {folder}/concat {table} --text " in said
     lines = tmp_path / "table.txt"
     lines.write_text("id\tsentence\n1\tgood film\n2\tbad film\n3\tgood\n")
     assert "did you mean --text sentence?" in told([f"{folder}/concat", str(lines)], capsys)

@@ -253,7 +253,8 @@ def test_a_sweep_selects_once_and_once_without_each_fold(
     code, said = run(sweep, capsys)
     assert code == 0, said
     assert len(calls) == 2 * times
-    assert said.count("selected layer") + said.count("selected norm") >= 4
+    # Each selection is shown once, though two jobs have it.
+    assert said.count("selected layer") + said.count("selected norm") >= 2
 
 
 def test_a_profile_holds_every_score_of_every_layer(

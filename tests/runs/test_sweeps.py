@@ -451,3 +451,28 @@ def test_jobs_that_would_share_a_folder_are_refused_before_the_first(
     assert main([*words, "layers=last"]) == 0  # the same jobs again
     assert main([*words, "layers=all"]) == 2
     assert "it holds the result of a job with other settings" in capsys.readouterr().err
+
+
+def test_a_sweep_numbers_its_jobs_and_says_what_they_share_once(
+    base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(sweep_words(base, tmp_path, *GRID)) == 0
+    said = [re.sub(r" … .* left$", "", one) for one in capsys.readouterr().err.splitlines()]
+    jobs = [f"[{n}/4] {one}" for n, one in enumerate(read_labels(tmp_path / "sweeps/main"), 1)]
+    assert [one for one in said if re.match(r"\[\d/4\]", one)] == jobs
+    shared = [one for one in said if ": note: " in one or ": baseline " in one or ": from " in one]
+    assert len(shared) >= 4
+    assert len(set(shared)) == len(shared)
+    logs = [path.read_text() for path in (tmp_path / "sweeps/main").glob("*/train.log")]
+    assert len(logs) == 4
+    for log in logs:  # each job's own log has it all, and nothing of another job
+        lines = [line.partition("][INFO] ")[2] for line in log.splitlines()]
+        assert len(set(lines)) == len(lines)
+        assert {one for one in shared if ": note: " in one} <= set(lines)
+        assert sum(line.startswith("[") for line in lines) == 1
+        assert lines[0] in [re.sub(r" … .* left$", "", one) for one in jobs] or "left" in lines[0]
+
+
+def read_labels(folder: Path) -> list[str]:
+    """What sets the jobs of a sweep apart, in the order of the plan."""
+    return [job.label for job in read_jobs(folder)]
