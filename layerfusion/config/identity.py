@@ -30,10 +30,8 @@ RESULT_VERSION = 5
 """Raise it when the code gives other results for the same settings."""
 HEAD_VERSION = 1
 """Raise it when trained heads alone come out otherwise."""
-STACK_VERSION = 7
-"""Raise it when stacks come out otherwise, and with them the choice of `fusion=auto`."""
-AUTO_VERSION = 1
-"""Raise it when the choice of `fusion=auto` alone comes out otherwise."""
+STACK_VERSION = 8
+"""Raise it when stacks alone, or the choice of `fusion=auto`, come out otherwise."""
 PROBE_VERSION = 2
 """Raise it when probes come out otherwise: they choose layers, and are what profiles show."""
 WEIGHTED_VERSION = 1
@@ -258,7 +256,6 @@ def _fusion_settings(config: TrainConfig) -> dict[str, Any]:
         for key in OF_AUTO:
             settings.pop(key)
     else:
-        settings["auto"] = AUTO_VERSION
         settings["among"] = among_of(fusion, multilabel=config.dataset.has_several_labels)
         entries = {name: find_operator(name) for name in settings["among"]}
         for name, entry in entries.items():

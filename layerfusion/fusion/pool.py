@@ -100,8 +100,9 @@ class Pool:
     std: Tensor
     """Standard deviation of these numbers over the rows. Shape: (E,)."""
     shift: Tensor | None = None
-    """Added to the pooled scores, or to the log-odds of labels: an offset of the labels, and what
-    `objective.find_shift` finds. None adds nothing. Shape: (classes,)."""
+    """Added to the pooled scores, or to the log-odds of labels: what is made of the frequencies of
+    the classes (`_sure_weights`), an offset of the labels, and what `objective.find_shift` finds.
+    None adds nothing. Shape: (classes,)."""
     multilabel: bool = False
     """Whether texts have any number of the classes. Each label of a text is then pooled as a text
     of its own with the classes no and yes, and its gates are the means over the labels."""
@@ -303,12 +304,19 @@ def fit_pool(log_probs: Tensor, target: Tensor, form: str) -> Pool:
             log-loss, calibrated.
     """
     if is_multilabel(target):
-        pool = replace(fit_pool(*decisions(log_probs, target), form), multilabel=True)
+        pool = replace(
+            _fit_form(*decisions(log_probs, target), form, tilted=False), multilabel=True
+        )
         return replace(pool, shift=_offset(pool(log_probs)[0], target).repeat(target.shape[1]))
+    return _fit_form(log_probs, target, form, tilted=True)
+
+
+def _fit_form(log_probs: Tensor, target: Tensor, form: str, *, tilted: bool) -> Pool:
+    """Do what `fit_pool` does, for rows of one class each; `tilted` as in `_sure_weights`."""
     if form == ANCHORED:
-        return _anchored(log_probs, target)
+        return _anchored(log_probs, target, tilted)
     if form == ANCHORED_GATED:
-        return _anchored_gated(log_probs, target)
+        return _anchored_gated(log_probs, target, tilted)
     if form == SINGLE:
         return _single(log_probs, target)
     return _softmaxed(log_probs.double(), target, form)
@@ -414,20 +422,22 @@ def _still(sources: int) -> tuple[Tensor, Tensor, Tensor]:
     return gate, gate[0], gate[0] + 1
 
 
-def anchored_weights(log_probs: Tensor, target: Tensor) -> Tensor:
-    """Fit log p = log softmax(Σ w_k log p_k), with w held near equal weights.
+def anchored_weights(log_probs: Tensor, target: Tensor, anchor: Tensor | None = None) -> Tensor:
+    """Fit log p = log softmax(Σ w_k log p_k), with w held near given weights.
 
     The loss is convex, so a few steps of Newton's method find its minimum.
 
     Args:
         log_probs: log-probabilities of held-out rows by source. Shape: (K, rows, classes).
         target: labels of these rows.
+        anchor: what the weights are held near; equal ones if None. Shape: (K,), float64.
 
     Returns:
         The weights. Shape: (K,), float64.
     """
     sources, rows, _ = log_probs.shape
-    anchor = torch.full((sources,), 1 / sources, dtype=torch.float64)
+    if anchor is None:
+        anchor = torch.full((sources,), 1 / sources, dtype=torch.float64)
     ridge = anchor_strength(sources, rows)
 
     def loss(weights: Tensor) -> float:
@@ -457,37 +467,54 @@ def anchor_strength(sources: int, rows: int) -> float:
     return ANCHOR_ROWS * sources**0.5 / rows
 
 
-def _sure_weights(log_probs: Tensor, target: Tensor) -> Tensor:
-    """Return the anchored weights of a pool as sure as its rows allow. Shape: (K,), float64."""
-    weights = anchored_weights(log_probs, target)
-    pooled = torch.einsum("k,knc->nc", weights.to(log_probs), log_probs)
-    return weights * _sureness(pooled.double(), target)
+def _sure_weights(log_probs: Tensor, target: Tensor, tilted: bool) -> tuple[Tensor, Tensor | None]:
+    """Return the anchored weights of a pool as sure as its rows allow, and what it adds to classes.
+
+    That is b log f_c, with f_c the share of the class among the rows and one more row of each
+    class. Every member counts the frequency of a class in full, and its features for less than they
+    say, so that a pool of many would count the frequency too often. b is found with the weights,
+    and held near 0 as they are near equal ones. Without `tilted` nothing is added.
+
+    Returns:
+        Shapes: (K,) and (classes,), float64.
+    """
+    sources, rows, classes = log_probs.shape
+    share = (target.bincount(minlength=classes) + 1).double() / (rows + classes)
+    members, anchor = log_probs, torch.full((sources,), 1 / sources, dtype=torch.float64)
+    if tilted:
+        frequency = share.log().to(log_probs).expand(1, rows, classes)
+        members, anchor = torch.cat([log_probs, frequency]), F.pad(anchor, (0, 1))
+    weights = anchored_weights(members, target, anchor)
+    pooled = torch.einsum("k,knc->nc", weights.to(members), members)
+    weights = weights * _sureness(pooled.double(), target)
+    return weights[:sources], weights[sources] * share.log() if tilted else None
 
 
-def _anchored(log_probs: Tensor, target: Tensor) -> Pool:
-    weights = _sure_weights(log_probs, target)
+def _anchored(log_probs: Tensor, target: Tensor, tilted: bool) -> Pool:
+    weights, shift = _sure_weights(log_probs, target, tilted)
     scale = weights.abs().sum()
-    return Pool(ANCHORED, weights / scale, scale, *_still(len(weights)))
+    return Pool(ANCHORED, weights / scale, scale, *_still(len(weights)), shift)
 
 
-def _anchored_gated(log_probs: Tensor, target: Tensor) -> Pool:
-    """Fit log p = log softmax(Σ_k (w_k + G_k e(x)) log p_k), with w anchored and G held near 0."""
-    weights = _sure_weights(log_probs, target)
+def _anchored_gated(log_probs: Tensor, target: Tensor, tilted: bool) -> Pool:
+    """Fit Σ_k (w_k + G_k e(x)) log p_k, and what is added to it, with w anchored and G near 0."""
+    weights, shift = _sure_weights(log_probs, target, tilted)
     facts = agreement(log_probs, weights)
     mean, std = facts.mean(dim=0), facts.std(dim=0, correction=0)
     std = torch.where(std > 1e-9, std, 1.0)
     facts = ((facts - mean) / std).to(log_probs)
-    still = weights.to(log_probs)
+    still, added = weights.to(log_probs), 0.0 if shift is None else shift.to(log_probs)
     gate = log_probs.new_zeros(len(weights), facts.shape[1])
 
     def loss() -> Tensor:
-        pooled = torch.einsum("nk,knc->nc", still + facts @ gate.T, log_probs)
+        pooled = torch.einsum("nk,knc->nc", still + facts @ gate.T, log_probs) + added
         pull = MOVE_ROWS * gate.square().sum() / len(target)
         return F.cross_entropy(pooled, target) + pull
 
     minimise(loss, [gate])
     scale = weights.abs().sum()
-    return Pool(ANCHORED_GATED, weights / scale, scale, gate.double() / scale, mean, std)
+    gate = gate.double() / scale
+    return Pool(ANCHORED_GATED, weights / scale, scale, gate, mean, std, shift)
 
 
 def agreement(log_probs: Tensor, weights: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ class Stack:
         """Number of learned parameters, of the members and of the pool in its form."""
         probes = sum(probe.weight.numel() + probe.bias.numel() for probe in self.probes)
         sources = len(self.probes)
-        probes += self.pool.multilabel  # the offset of the labels
+        probes += self.pool.shift is not None  # one number, for all classes or labels
         if self.member is not None:
             sources += 1
             probes += self.member.num_parameters

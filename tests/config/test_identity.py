@@ -64,12 +64,12 @@ def test_what_changes_no_result_changes_no_name(common: str, one: str, other: st
     [
         ("fusion=gated fusion.temperature=2", "7381ba041d95"),
         ("fusion=matmul fusion.side=8 dataset=r8", "447a38d0c539"),
-        ("fusion=auto", "87b3d8607461"),
-        ("experiment=auto lexical=[words,characters] dataset=r8", "021850ed2a88"),
-        ("experiment=auto dataset=r8", "0dde77e37c76"),
-        ("fusion=auto fusion.among=[stacked,late] dataset=r8", "0dfa090ca9a2"),
-        ("fusion=stacked dataset.multilabel=true", "b6fd65ab68cf"),
-        ("fusion=auto dataset.multilabel=true fusion.among=[stacked]", "09d780de12f5"),
+        ("fusion=auto", "ec5d543c8da7"),
+        ("experiment=auto lexical=[words,characters] dataset=r8", "e527c12fef6c"),
+        ("experiment=auto dataset=r8", "8b826644eff4"),
+        ("fusion=auto fusion.among=[stacked,late] dataset=r8", "2934931de989"),
+        ("fusion=stacked dataset.multilabel=true", "6b459980d8cc"),
+        ("fusion=auto dataset.multilabel=true fusion.among=[stacked]", "9353e42ba902"),
     ],
 )
 def test_a_job_keeps_its_name_while_its_results_stay(overrides: str, name: str) -> None:

@@ -20,6 +20,7 @@ from layerfusion.fusion.head_files import StackHead, head_from, head_state
 from layerfusion.fusion.objective import find_shift, label_shares, weights_of
 from layerfusion.fusion.operator_head import OperatorHead
 from layerfusion.fusion.pool import FORMS, choose_pool, fit_pool
+from layerfusion.fusion.pool import _fit_form as fit_decisions
 from layerfusion.fusion.pursuit import pursue
 from layerfusion.fusion.stacking import Stack, fit_stack
 from layerfusion.fusion.training import calibrate, fit
@@ -70,7 +71,7 @@ def test_a_pool_of_labels_is_the_pool_of_their_decisions(form: str) -> None:
     sources = torch.stack([log_probabilities(x[:, :LABELS], multilabel=True) for x in features])
     pool = fit_pool(sources, target, form)
     unfolded, classes = decisions(sources, target)
-    plain = fit_pool(unfolded, classes, form)
+    plain = fit_decisions(unfolded, classes, form, tilted=False)
     pooled, gates = pool(sources)
     expected, each = plain(unfolded)
     assert pool.shift is not None

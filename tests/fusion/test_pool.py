@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -36,6 +38,18 @@ def _said(rows: int, quality: list[float], seed: int = 0) -> tuple[Tensor, Tenso
     noise = torch.randn(len(quality), rows, CLASSES, generator=generator, dtype=torch.float64)
     strength = torch.tensor(quality, dtype=torch.float64)[:, None, None]
     return (strength * truth + noise).log_softmax(dim=2), target
+
+
+def _unequal(rows: int, quality: list[float], seed: int = 0) -> tuple[Tensor, Tensor]:
+    """The same of classes that are not equally frequent, a share that every source counts whole."""
+    generator = torch.Generator().manual_seed(seed)
+    shares = torch.tensor([0.7, 0.25, 0.05]).double()
+    target = torch.multinomial(shares, rows, replacement=True, generator=generator)
+    truth = F.one_hot(target, CLASSES).double()
+    noise = torch.randn(len(quality), rows, CLASSES, generator=generator, dtype=torch.float64)
+    strength = torch.tensor(quality, dtype=torch.float64)[:, None, None]
+    evidence_of = strength * (strength * truth + noise)  # the log-likelihoods of the classes
+    return (evidence_of + shares.log()).log_softmax(dim=2), target
 
 
 def _loss(pool: Pool, said: Tensor, target: Tensor) -> float:
@@ -250,16 +264,59 @@ def test_anchored_weights_are_at_the_optimum_that_scipy_finds() -> None:
     np.testing.assert_allclose(single, found, atol=1e-3)
 
 
+def test_what_a_pool_adds_to_classes_is_at_the_optimum_that_scipy_finds() -> None:
+    said, target = _unequal(150, [0.5, 1.0, 2.0])
+    pool = fit_pool(said, target, "anchored")
+    shares = (target.bincount(minlength=CLASSES).numpy() + 1) / (150 + CLASSES)
+    anchor = np.array([1 / 3, 1 / 3, 1 / 3, 0])
+
+    def loss(w: np.ndarray) -> float:
+        mixed = np.einsum("k,knc->nc", w[:3], said.numpy()) + w[3] * np.log(shares)
+        log_probs = mixed - np.log(np.exp(mixed).sum(axis=1, keepdims=True))
+        picked = log_probs[np.arange(150), target.numpy()]
+        return -picked.mean() + ANCHOR_ROWS * 4**0.5 / 150 * ((w - anchor) ** 2).sum()
+
+    found = minimize(loss, anchor, method="BFGS", options={"gtol": 1e-9}).x
+    assert pool.shift is not None
+    sure = float(pool.scale) / np.abs(found[:3]).sum()  # the factor of a pool that is not too sure
+    assert 0.9 < sure <= 1.0001
+    np.testing.assert_allclose((pool.scale * pool.bias).numpy(), sure * found[:3], atol=1e-3)
+    np.testing.assert_allclose(pool.shift.numpy(), sure * found[3] * np.log(shares), atol=3e-3)
+
+
+def test_a_pool_of_members_that_all_count_a_frequency_counts_it_once() -> None:
+    said, target = _unequal(2000, [0.6] * 8)
+    pool = fit_pool(said, target, "anchored")
+    assert pool.shift is not None
+    assert pool.shift.argmax() == target.bincount().argmin()  # the rarest class gains most
+    fresh, fresh_target = _unequal(4000, [0.6] * 8, seed=1)
+    without = replace(pool, shift=None)
+    assert _loss(pool, fresh, fresh_target) < _loss(without, fresh, fresh_target) - 0.05
+    said_share = pool(fresh)[0].exp().mean(dim=0)
+    np.testing.assert_allclose(said_share, fresh_target.bincount() / 4000, atol=0.03)
+
+
+def test_classes_that_are_equally_frequent_get_nothing() -> None:
+    said, _ = _said(90, [0.5, 1.0])
+    target = torch.arange(90) % CLASSES
+    pool = fit_pool(said, target, "anchored")
+    assert pool.shift is not None
+    assert float(pool.shift.max() - pool.shift.min()) < 1e-9
+
+
 def test_gates_on_anchored_weights_are_at_the_optimum_that_scipy_finds() -> None:
     said, target = _said(80, [0.5, 1.0, 2.0])
     pool = fit_pool(said, target, "anchored_gated")
-    weights = anchored_weights(said, target)
+    plain = fit_pool(said, target, "anchored")
+    weights = plain.scale * plain.bias
     torch.testing.assert_close(pool.scale * pool.bias, weights)
+    assert pool.shift is not None
+    added = pool.shift.numpy()
     facts = ((agreement(said, weights) - pool.mean) / pool.std).numpy()
 
     def loss(flat: np.ndarray) -> float:
         moving = weights.numpy() + facts @ flat.reshape(3, 4).T
-        mixed = np.einsum("nk,knc->nc", moving, said.numpy())
+        mixed = np.einsum("nk,knc->nc", moving, said.numpy()) + added
         log_probs = mixed - np.log(np.exp(mixed).sum(axis=1, keepdims=True))
         picked = log_probs[np.arange(80), target.numpy()]
         return -picked.mean() + MOVE_ROWS / 80 * (flat**2).sum()
