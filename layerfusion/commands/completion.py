@@ -141,7 +141,8 @@ def _overrides(last: str, before: Sequence[str]) -> Iterator[str]:
             yield from _files(last)
         return
     if plain in GROUPS:
-        start, part = re.fullmatch(r"(.*[,\[])?(.*)", value).groups("")
+        part = re.split(r"[,\[]", value)[-1]
+        start = value.removesuffix(part)
         opened = "[" if plain in LISTS and not value else ""
         names = [option.name for option in options(plain) if option.name.startswith(part)]
         # The last name of a list may be followed by another; so no space may follow it.
