@@ -54,9 +54,10 @@ class Compaction:
 
     def __str__(self) -> str:
         """Return the line that is printed."""
-        before, after = self.shards
-        line = f"{before} shards, {self.size[0] / 1e6:.1f} MB -> "
-        line += f"{after} shards, {self.size[1] / 1e6:.1f} MB"
+        line = " -> ".join(
+            f"{shards} shard{'' if shards == 1 else 's'}, {size / 1e6:.1f} MB"
+            for shards, size in zip(self.shards, self.size, strict=True)
+        )
         damaged = f"; {self.damaged} damaged, left as they are: layerfusion cache verify"
         return line + (damaged if self.damaged else "")
 

@@ -271,8 +271,10 @@ class EncodingSigns:
                 " is read as part of the text"
             )
         if self.controls:
+            one = self.controls == 1
+            are = "1 character is an" if one else f"{self.controls:,} characters are"
             notes.append(
-                f"{place}: {self.controls:,} characters are invisible controls; in cp1252 their"
+                f"{place}: {are} invisible control{'' if one else 's'}; in cp1252 their"
                 f" bytes are quotes, dashes and €: {as_option(key, 'cp1252')} may be the right one,"
                 " unless the file was written so"
             )
