@@ -21,17 +21,17 @@ def size_of(mean: Tensor, std: Tensor) -> Tensor:
     return torch.maximum(mean.abs(), torch.hypot(mean, std).median())
 
 
-def median_spread(features: Tensor) -> float:
-    """Median deviation of the features of a source, relative to their size.
+def largest_spread(features: Tensor) -> float:
+    """Largest deviation of a feature of a source, relative to its size.
 
-    It is about 1 for most layers, and 0 for a token that all texts begin with, before the first
+    It is above 0.5 for most layers, and 0 for a token that all texts begin with, before the first
     block.
 
     Args:
         features: vectors of some rows. Shape: (rows, d).
     """
     mean, std = features.mean(dim=0), features.std(dim=0, unbiased=False)
-    return float((std / size_of(mean, std).clamp_min(torch.finfo(std.dtype).tiny)).median())
+    return float((std / size_of(mean, std).clamp_min(torch.finfo(std.dtype).tiny)).max())
 
 
 @dataclass(frozen=True)

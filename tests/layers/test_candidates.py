@@ -9,7 +9,7 @@ from torch import Tensor
 
 from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.embeddings.source import Source
-from layerfusion.embeddings.standardise import median_spread
+from layerfusion.embeddings.standardise import largest_spread
 from layerfusion.layers.candidates import Candidates
 from layerfusion.layers.layer_id import LayerId
 
@@ -45,11 +45,15 @@ def _vectors(spread: float) -> Tensor:
 
 
 def test_a_layer_that_hardly_differs_between_texts_tells_nothing() -> None:
-    one_large = _vectors(0.001)
-    one_large[:, 0] = 100 * torch.randn(ROWS)
-    features = [_vectors(0.0), _vectors(0.001), one_large, _vectors(0.1), torch.randn(ROWS, WIDTH)]
-    assert _of(*features).telling() == [3, 4]
-    assert [median_spread(one) < 0.02 for one in features] == [True, True, True, False, False]
+    features = [_vectors(0.0), _vectors(0.01), _vectors(0.1), torch.randn(ROWS, WIDTH)]
+    assert _of(*features).telling() == [2, 3]
+    assert [largest_spread(one) < 0.05 for one in features] == [True, True, False, False]
+
+
+def test_a_layer_with_a_single_feature_that_differs_is_kept() -> None:
+    counts = torch.zeros(ROWS, WIDTH)
+    counts[::3, 5] = 1.0
+    assert _of(_vectors(0.001), counts).telling() == [1]
 
 
 def test_the_size_of_the_numbers_does_not_matter() -> None:
