@@ -43,7 +43,7 @@ def propose_layer_sets(
     *,
     few: int,
     members: int | None = None,
-    telling: Sequence[int] | None = None,
+    usable: Sequence[int] | None = None,
 ) -> list[LayerSet]:
     """Propose the best layer, the best of each model, a few that complement each other, and all.
 
@@ -56,10 +56,10 @@ def propose_layer_sets(
         budget: what layers may cost together.
         few: most layers of the set that complements itself.
         members: most layers of any set; no limit if None.
-        telling: positions of the layers that may be taken; all if None.
+        usable: positions of the layers that may be taken; all if None.
     """
-    usable = frozenset(range(len(layers)) if telling is None else telling)
-    rules = _Rules(layers, budget, usable)
+    allowed = frozenset(range(len(layers)) if usable is None else usable)
+    rules = _Rules(layers, budget, allowed)
     losses = [float(mean_loss(source, target)) for source in log_probs]
     most = len(layers) if members is None else members
     named: dict[str, Choose] = {
@@ -70,7 +70,7 @@ def propose_layer_sets(
     large: dict[str, Choose] = {"every layer": rules.best(len(layers))}
     whole = budget.cost([layers[n] for n in large["every layer"](log_probs, target)]).flops
     for share in SHARES:
-        cheaper = _Rules(layers, budget.within(share * whole), usable)
+        cheaper = _Rules(layers, budget.within(share * whole), allowed)
         large[f"every layer within {share:.0%} of their FLOPs"] = cheaper.best(len(layers))
     found: list[LayerSet] = []
     for name, choose in (named | large).items():

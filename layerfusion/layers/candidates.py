@@ -14,7 +14,7 @@ from layerfusion.embeddings.source import EmbeddingSource, Source
 from layerfusion.embeddings.standardise import largest_spread
 from layerfusion.layers.layer_id import LayerId
 
-LEAST_TELLING = 0.05
+LEAST_VARIATION = 0.05
 """A layer of which no feature deviates by this share of its size tells little of a text but
 rounding: that of the first token in early layers. In a stack of emotions with such layers, a text
 alone and beside others had probabilities that differ by 1.4e-5, and by 8e-7 without them."""
@@ -61,17 +61,17 @@ class Candidates:
         """Index of a layer among the candidates."""
         return self.layers.index(layer)
 
-    def telling(self) -> list[int]:
+    def varying(self) -> list[int]:
         """Positions of the layers whose vectors differ enough between texts; all if none do."""
         rows = len(self.labels)
         sample = torch.linspace(0, rows - 1, min(rows, SPREAD_ROWS)).round().long()
         places = range(len(self.layers))
-        return [n for n in places if self._tells(n, sample)] or [*places]
+        return [n for n in places if self._varies(n, sample)] or [*places]
 
-    def _tells(self, place: int, sample: Tensor) -> bool:
+    def _varies(self, place: int, sample: Tensor) -> bool:
         if isinstance(self.sources[self.layers[place].backbone], LexicalSource):
             return True  # its vectors would have to be decomposed first
-        return largest_spread(self.features[place][sample]) >= LEAST_TELLING
+        return largest_spread(self.features[place][sample]) >= LEAST_VARIATION
 
     def take(self, places: Sequence[int]) -> Candidates:
         """Return some of the candidates, by their positions, without reading their vectors."""

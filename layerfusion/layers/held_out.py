@@ -73,7 +73,7 @@ def held_out_probes(
     unsaved: set[int] = set()
     saved = time.perf_counter()
     fitted_anew = _fit_missing(candidates, missing, config, device) if missing else ()
-    for fresh in _telling(fitted_anew, len(missing)):
+    for fresh in _counting(fitted_anew, len(missing)):
         probes |= fresh
         unsaved |= set(fresh)
         if not set(missing) <= set(probes) and time.perf_counter() - saved < SAVE_SECONDS:
@@ -87,7 +87,7 @@ def held_out_probes(
     return tuple(probe.held_out for probe in ordered), sum(probe.seconds for probe in ordered)
 
 
-def _telling(
+def _counting(
     batches: Iterable[dict[int, _TimedProbe]], layers: int
 ) -> Iterator[dict[int, _TimedProbe]]:
     """Give the probes of each batch of layers, and tell how many layers are done."""

@@ -87,7 +87,7 @@ def decide(
     held_out = held_out_blends(candidates, config.layers, choose_device(config.extract.device))
     log_probs = torch.stack([blend.log_probs for blend in held_out])
     target = held_out[0].target
-    telling = candidates.telling()
+    varying = candidates.varying()
     layer_sets = propose_layer_sets(
         layers,
         log_probs,
@@ -95,7 +95,7 @@ def decide(
         budget,
         few=config.layers.max_layers,
         members=config.fusion.members,
-        telling=telling,
+        usable=varying,
     )
     widths = {layer: sources[layer.backbone].shape.width for layer in layers}
     fusion_candidates = list_fusion_candidates(
@@ -141,7 +141,7 @@ def decide(
             f"it considered only the layers of layers={config.layers.name}; with"
             " layers=adaptive it considers all layers within the budget"
         )
-    if left := [layer.words for n, layer in enumerate(layers) if n not in telling]:
+    if left := [layer.words for n, layer in enumerate(layers) if n not in varying]:
         names = ", ".join(left[:NAMED]) + (" …" if len(left) > NAMED else "")
         reasons.append(f"it left out what hardly differs between texts: {names}")
     for line in reasons:

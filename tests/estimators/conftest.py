@@ -14,6 +14,14 @@ from tests.tiny import tiny_folder, tiny_texts, tiny_topics
 
 ROWS = 40
 
+FUSIONS = [
+    {"fusion": "auto"},
+    {"fusion": "stacked", "layers": "last", "lexical": "words"},
+    {"fusion": "gated", "layers": "all", "lexical": "words"},
+    {"fusion": "concat", "layers": "top_k"},
+]
+"""A choice by folds, a stack, and heads with and without gates."""
+
 
 @pytest.fixture(scope="session")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -38,12 +38,12 @@ def test_layer_sets_are_the_best_one_of_each_model_a_few_and_all() -> None:
 
 
 def test_layers_that_hardly_differ_between_texts_are_in_no_set() -> None:
-    telling = [1, 2, 4, 7]  # the best layer, 6, is not among them
-    found = propose_layer_sets(LAYERS, *_predictions(SHARPNESS), budget(), few=4, telling=telling)
+    varying = [1, 2, 4, 7]  # the best layer, 6, is not among them
+    found = propose_layer_sets(LAYERS, *_predictions(SHARPNESS), budget(), few=4, usable=varying)
     taken = {layer for one in found for layer in one.selection.layers}
-    assert taken == {LAYERS[n] for n in telling}
+    assert taken == {LAYERS[n] for n in varying}
     predictions = _predictions(SHARPNESS)
-    assert all({*one.choose(*predictions)} <= {*telling} for one in found)
+    assert all({*one.choose(*predictions)} <= {*varying} for one in found)
 
 
 def test_every_layer_is_offered_for_less_too() -> None:
