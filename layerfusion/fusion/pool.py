@@ -29,7 +29,7 @@ from layerfusion.layers.labels import (
     unfolded,
 )
 from layerfusion.layers.log_linear import log_losses, slope_and_curvature
-from layerfusion.layers.selection import standard_error
+from layerfusion.layers.selection import SURE_ERRORS, standard_error
 from layerfusion.layers.threads import each_on_a_core
 from layerfusion.progress import steps
 
@@ -153,9 +153,9 @@ def choose_pool(
     """Fit the form of pool that cross-validation supports.
 
     Gates have to be better than weights by more than the standard error of the difference over the
-    rows. Weights only have to be no worse than the best single source within that error, since they
-    vary less. Anchored weights have to be better than those that add up to one. Of many sources,
-    only the best single one and anchored weights are compared.
+    rows. Weights only have to be no worse than the best single source within two of these errors,
+    since they vary less. Anchored weights have to be better than those that add up to one. Of many
+    sources, only the best single one and anchored weights are compared.
 
     Args:
         log_probs: log-probabilities of held-out rows by source. Shape: (K, rows, classes).
@@ -284,7 +284,7 @@ def _supported(losses: Mapping[str, Tensor]) -> str:
     for richer in (WEIGHTED, ANCHORED):
         if richer in losses:
             worse = losses[richer] - losses[form]
-            allowed = standard_error(worse) if form == SINGLE else 0.0
+            allowed = SURE_ERRORS * standard_error(worse) if form == SINGLE else 0.0
             if float(worse.mean()) <= allowed:
                 form = richer
     if GATED in losses:

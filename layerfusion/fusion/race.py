@@ -11,7 +11,14 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from layerfusion.config.job import LATE_STACK, LOG_LOSS, STACKS, FusionConfig
+from layerfusion.config.job import (
+    GATED_STACK,
+    LATE_STACK,
+    LOG_LOSS,
+    STACKED,
+    STACKS,
+    FusionConfig,
+)
 from layerfusion.config.operators import among_of, settled_head
 from layerfusion.errors import UserError
 from layerfusion.fusion.deadline import Deadline, Pace
@@ -21,7 +28,7 @@ from layerfusion.fusion.objective import costs
 from layerfusion.fusion.operators.capacity import head_parameters, matched_width
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.probe import NEVER
-from layerfusion.layers.selection import standard_error
+from layerfusion.layers.selection import SURE_ERRORS, standard_error
 from layerfusion.progress import steps
 
 log = logging.getLogger(__name__)
@@ -262,6 +269,28 @@ def race(
             break
     finished += [evaluation(candidate, found, folds) for candidate, found in running.items()]
     return _ranked(finished) + dropped
+
+
+def prefer(evaluations: Sequence[Evaluation]) -> Evaluation:
+    """Choose the stack of the most layers, unless another candidate is surely better.
+
+    What is best on few held-out rows is so by luck, while an average of many loses little by those
+    that add nothing. Of several that are surely better it is the best.
+
+    Args:
+        evaluations: all candidates, the best first, as `race` returns them.
+    """
+    whole = [one for one in evaluations if one.folds == evaluations[0].folds]
+    stacks = [one for one in whole if one.candidate.fusion.name in (STACKED, GATED_STACK)]
+    if not stacks:
+        return evaluations[0]
+    widest = max(stacks, key=lambda one: len(one.candidate.layers))
+
+    def is_surely_better(one: Evaluation) -> bool:
+        behind, error = one.behind(widest)
+        return -behind > SURE_ERRORS * error
+
+    return next(filter(is_surely_better, whole), widest)
 
 
 def _ranked(evaluations: Sequence[Evaluation]) -> list[Evaluation]:

@@ -32,7 +32,7 @@ from layerfusion.layers.probe import NEVER, HeldOut
 from layerfusion.layers.threads import each_on_a_core
 from layerfusion.progress import steps
 
-VERSION = 3
+VERSION = 4
 """Part of the cache key. Raise it with every change that gives other discriminants."""
 REGRESSIONS = 16
 """Layers that have a logistic regression beside their discriminant: those with the best of these.

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from layerfusion.embeddings.standardise import Standardiser
+from layerfusion.layers.cross_fitting import choose_setting, take_by_row
 from layerfusion.layers.eigenbasis import span
 from layerfusion.layers.probe import NEVER, HeldOut, LinearProbe, Predictions
 
@@ -67,7 +68,9 @@ def cross_validate_discriminant(
     num_classes: int,
     device: torch.device | None = None,
 ) -> tuple[Tensor, Discriminant]:
-    """Predict the held-out rows of a layer, with the settings that give the lowest log-loss.
+    """Predict the held-out rows of a layer, and find the settings of the lowest log-loss.
+
+    Each row is predicted with the settings that are best on the other folds: see `cross_fitting`.
 
     Args:
         features: vectors of the layer. Shape: (rows, d).
@@ -96,21 +99,26 @@ def cross_validate_discriminant(
         scores[:, out] = clouds.scores(features[out])
         priors[out] = clouds.log_prior
     rows = fold_of != NEVER
-    chosen, best = _choose(scores[:, rows], priors[rows], labels[rows])
+    chosen, best = _choose(scores[:, rows], priors[rows], labels[rows], fold_of[rows])
     return best.log_softmax(dim=1).cpu(), chosen
 
 
-def _choose(scores: Tensor, priors: Tensor, target: Tensor) -> tuple[Discriminant, Tensor]:
-    """Find the shrinkage and scale of the lowest log-loss, and the logits that they give.
+def _choose(
+    scores: Tensor, priors: Tensor, target: Tensor, folds: Tensor
+) -> tuple[Discriminant, Tensor]:
+    """Find the shrinkage and scale of the lowest log-loss, and the logits of the rows.
 
     The loss is convex in the scale, so that the best one of a shrinkage is found by walking there
-    from that of the shrinkage before.
+    from that of the shrinkage before. The rows of a fold have the logits of the settings, of those
+    on the way, that are best on the other folds.
 
     Args:
         scores: what depends on the features. Shape: (shrinkages, rows, classes).
         priors: logarithms of the classes' shares. Shape: (rows, classes).
         target: class indices. Shape: (rows,).
+        folds: the fold that holds out each row. Shape: (rows,).
     """
+    rows: dict[tuple[int, int], Tensor] = {}
     losses: dict[tuple[int, int], float] = {}
     scale = len(SCALES) // 2
     for shrinkage, one in enumerate(scores):
@@ -118,16 +126,20 @@ def _choose(scores: Tensor, priors: Tensor, target: Tensor) -> tuple[Discriminan
         def loss(at: int, shrinkage: int = shrinkage, one: Tensor = one) -> float:
             if (shrinkage, at) not in losses:
                 logits = torch.add(priors, one, alpha=SCALES[at])
-                losses[shrinkage, at] = float(F.cross_entropy(logits, target))
+                rows[shrinkage, at] = F.cross_entropy(logits, target, reduction="none")
+                losses[shrinkage, at] = float(rows[shrinkage, at].mean())
             return losses[shrinkage, at]
 
         while scale + 1 < len(SCALES) and loss(scale + 1) < loss(scale):
             scale += 1
         while scale > 0 and loss(scale - 1) <= loss(scale):
             scale -= 1
-    shrinkage, scale = min(losses, key=lambda at: (losses[at], at[1], at[0]))
-    chosen = Discriminant(SHRINKAGES[shrinkage], SCALES[scale])
-    return chosen, chosen.scale * scores[shrinkage] + priors
+    tried = sorted(rows, key=lambda at: (at[1], at[0]))  # the first of equal ones is taken
+    best, by_row = choose_setting(torch.stack([rows[at] for at in tried]), folds)
+    of_row = torch.tensor(tried, device=scores.device)[by_row]
+    factor = scores.new_tensor(SCALES)[of_row[:, 1], None]
+    logits = factor * take_by_row(scores, of_row[:, 0]) + priors
+    return Discriminant(SHRINKAGES[tried[best][0]], SCALES[tried[best][1]]), logits
 
 
 def fit_discriminant(

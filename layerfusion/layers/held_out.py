@@ -25,6 +25,7 @@ from layerfusion.layers.probe import (
     NEVER,
     TOLERANCE,
     HeldOut,
+    cross_fitted,
     cross_validate_in_batches,
 )
 from layerfusion.layers.score import Needs, Score
@@ -32,7 +33,7 @@ from layerfusion.progress import counted
 
 log = logging.getLogger(__name__)
 
-VERSION = 7
+VERSION = 8
 """Part of the cache key. Raise it with every change that gives other probes."""
 SCORES_FOLDER = "scores"
 """Folder of a cache that keeps scores."""
@@ -127,7 +128,7 @@ def _fit_missing(
 
 
 def _fit_lexical(candidates: Candidates, sources: Sequence[LexicalSource]) -> Iterator[HeldOut]:
-    """Predict held-out rows by classifiers on counts; the strength of the lowest loss is kept."""
+    """Predict held-out rows by classifiers on counts, each with the strength of the lowest loss."""
     texts = candidates.texts
     predicted = predict_folds(
         [
@@ -139,13 +140,13 @@ def _fit_lexical(candidates: Candidates, sources: Sequence[LexicalSource]) -> It
         num_classes=candidates.num_classes,
     )
     is_held_out = candidates.fold_of != NEVER
-    target = candidates.labels[is_held_out]
+    target, folds = candidates.labels[is_held_out], candidates.fold_of[is_held_out]
     for by_strength in predicted:
-        probes = [
-            HeldOut(torch.from_numpy(found)[is_held_out], target, strength)
+        said = {
+            strength: torch.from_numpy(found)[is_held_out]
             for strength, found in by_strength.items()
-        ]
-        yield min(probes, key=lambda probe: probe.log_loss)
+        }
+        yield cross_fitted(said, target, folds)
 
 
 def _key(source: Source, config: LayersConfig) -> dict[str, Any]:

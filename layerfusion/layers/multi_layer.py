@@ -22,7 +22,7 @@ from layerfusion.embeddings.standardise import Standardiser
 from layerfusion.errors import UserError
 from layerfusion.layers.eigenbasis import axes
 from layerfusion.layers.labels import is_multilabel, log_probabilities
-from layerfusion.layers.probe import NEVER, HeldOut, LinearProbe
+from layerfusion.layers.probe import NEVER, HeldOut, LinearProbe, cross_fitted
 
 PENALTIES = tuple(2.0**-power for power in range(1, 11))
 """Penalties of the group lasso, as shares of the smallest that keeps no layer."""
@@ -169,8 +169,8 @@ def _cross_validate(
                 break
         tried = tried[: len(losses)]
     judged = fold_of != NEVER
-    held_out = [HeldOut(predicted[one][judged], labels[judged], one) for one in tried]
-    best = min(held_out, key=lambda one: one.log_loss)
+    said = {setting: predicted[setting][judged] for setting in tried}
+    best = cross_fitted(said, labels[judged], fold_of[judged])
     everything = torch.ones(len(labels), dtype=torch.bool)
     model = build(everything)
     for setting, _ in model.path(tried, ~everything):

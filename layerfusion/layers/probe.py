@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from layerfusion.config.job import STRENGTHS
+from layerfusion.layers.cross_fitting import choose_setting, take_by_row
 from layerfusion.layers.eigenbasis import set_up
 from layerfusion.layers.labels import is_multilabel, right_rows, row_losses
 from layerfusion.layers.logistic import Problem, Solution
@@ -84,7 +85,8 @@ class HeldOut(Predictions):
     """Predictions of a layer's probe for rows that it was not fitted on."""
 
     strength: float
-    """The C with the lowest held-out log-loss."""
+    """The C with the lowest held-out log-loss. The rows of each fold are predicted with the one
+    that is best on the other folds: see `cross_fitting`."""
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,8 @@ def cross_validate(
     Usually all of it is one optimisation. With many classes, or fewer rows than features, the folds
     are fitted one after the other, each along the path of strengths, and a strength that is surely
     worse is not fitted on the remaining folds. Each layer keeps the strength with the lowest
-    held-out log-loss. Features are standardised by the rows that a probe is fitted on, never by
-    those that it predicts.
+    held-out log-loss, and each row is predicted with that of the other folds. Features are
+    standardised by the rows that a probe is fitted on, never by those that it predicts.
 
     Args:
         features: the vectors of each layer. Shapes: (rows, d_l).
@@ -203,11 +205,7 @@ def cross_validate_in_batches(
             for strength in sorted(weaker.keys() - predicted.keys()):
                 predicted[strength] = task.nothing()
                 predicted[strength][edge] = weaker[strength]
-        best = task.best(predicted)
-        probes = {
-            place: HeldOut(predicted[float(strength)][n].clone(), task.target, float(strength))
-            for n, (place, strength) in enumerate(zip(places, best.tolist(), strict=True))
-        }
+        probes = {place: task.chosen(predicted, n) for n, place in enumerate(places)}
         return ProbeBatch(probes, time.perf_counter() - begun)
 
     groups = list(_groups(features, columns, folds * len(strengths), device))
@@ -296,6 +294,27 @@ class _Task:
         strengths = torch.tensor(list(predicted), dtype=torch.float64)
         losses = [self.losses(one, rows).mean(dim=1) for one in predicted.values()]
         return strengths[torch.stack(losses).argmin(dim=0)]
+
+    def chosen(self, predicted: Mapping[float, Tensor], layer: int) -> HeldOut:
+        """Choose the strength of a layer on the rows of all folds, and for each on the others."""
+        said = {strength: one[layer] for strength, one in predicted.items()}
+        return cross_fitted(said, self.target, self.folds_of)
+
+
+def cross_fitted(predicted: Mapping[float, Tensor], target: Tensor, folds: Tensor) -> HeldOut:
+    """Choose a strength by held-out rows, and predict those of each fold with that of the others.
+
+    Args:
+        predicted: log-probabilities by strength, minus infinity where one was left out. Shapes:
+            (rows, classes).
+        target: labels of the rows.
+        folds: the fold that holds out each row. Shape: (rows,).
+    """
+    said = torch.stack(list(predicted.values()))
+    losses = torch.stack([row_losses(one, target) for one in said])
+    left_out = said.isneginf().any(dim=2)
+    best, by_row = choose_setting(losses.masked_fill(left_out, torch.inf), folds)
+    return HeldOut(take_by_row(said, by_row), target, list(predicted)[best])
 
 
 def _at_once(task: _Task, strengths: Sequence[float], tolerance: float) -> dict[float, Tensor]:

@@ -34,6 +34,7 @@ from layerfusion.fusion.race import (
     Evaluation,
     FusionCandidate,
     list_fusion_candidates,
+    prefer,
     race,
 )
 from layerfusion.layers.blends import held_out_blends
@@ -131,11 +132,11 @@ def decide(
         deadline,
     )
 
-    chosen = evaluations[0]
+    preferred = chosen = prefer(evaluations)
     if config.fusion.prefer == CHEAP:
-        chosen = _cheapest([chosen, *_as_good(evaluations)], budget)
+        chosen = _cheapest(_as_good(evaluations, preferred), budget)
     evaluations = [chosen, *(one for one in evaluations if one is not chosen)]
-    reasons = _reasons(evaluations, budget)
+    reasons = _reasons(evaluations, preferred, budget)
     if config.layers.name in ("last", "fixed"):
         reasons.append(
             f"it considered only the layers of layers={config.layers.name}; with"
@@ -190,11 +191,12 @@ def _with_last(choose: Choose) -> Choose:
     return lambda log_probs, target: [*choose(log_probs[:-1], target), len(log_probs) - 1]
 
 
-def _as_good(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
-    """List those that are at most a standard error behind the best, which comes first."""
-    best, *others = evaluations
+def _as_good(evaluations: Sequence[Evaluation], preferred: Evaluation) -> list[Evaluation]:
+    """List those that are at most a standard error behind the one that is preferred."""
     return [
-        one for one in others if one.folds == best.folds and bool(np.less_equal(*one.behind(best)))
+        one
+        for one in evaluations
+        if one.folds == preferred.folds and bool(np.less_equal(*one.behind(preferred)))
     ]
 
 
@@ -206,15 +208,17 @@ def _flops(evaluation: Evaluation, budget: Budget) -> float:
     return budget.cost(evaluation.candidate.layers).flops
 
 
-def _reasons(evaluations: Sequence[Evaluation], budget: Budget) -> list[str]:
+def _reasons(evaluations: Sequence[Evaluation], preferred: Evaluation, budget: Budget) -> list[str]:
     """Say in plain words why the first of some evaluations was chosen."""
     chosen = evaluations[0]
     lowest = min(evaluations, key=lambda one: (-one.folds, one.cost))
-    why = (
-        f"the best of {len(evaluations)} candidates"
-        if chosen is lowest
-        else f"the cheapest within a standard error of the best, {_value(lowest)}"
-    )
+    among = f"of {len(evaluations)} candidates"
+    if chosen is not preferred:
+        why = f"the cheapest {among} within a standard error of {preferred.candidate.words}"
+    elif chosen is lowest:
+        why = f"the best {among}"
+    else:
+        why = f"the most layers {among}, none of which is surely better"
     choices = chosen.candidate.layer_set.selection.choices
     lines = [
         f"{chosen.candidate.words}: held-out {_value(chosen)}, {why}",
@@ -227,8 +231,9 @@ def _reasons(evaluations: Sequence[Evaluation], budget: Budget) -> list[str]:
         difference, error = rival.behind(chosen)
         place = "behind" if difference >= 0 else "ahead"
         lines.append(f"{rival.candidate.words} is {place} by {abs(difference):.4f} ± {error:.4f}")
-    cheaper = [one for one in _as_good(evaluations) if _flops(one, budget) < _flops(chosen, budget)]
-    if chosen is lowest and cheaper:
+    as_good = _as_good(evaluations, preferred)
+    cheaper = [one for one in as_good if _flops(one, budget) < _flops(chosen, budget)]
+    if chosen is preferred and cheaper:
         cheapest = _cheapest(cheaper, budget)
         dear = _flops(chosen, budget)
         lines.append(

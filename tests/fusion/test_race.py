@@ -23,8 +23,10 @@ from layerfusion.fusion.held_out_heads import HeldOutHeads
 from layerfusion.fusion.layer_sets import LayerSet
 from layerfusion.fusion.operators.capacity import head_parameters
 from layerfusion.fusion.race import (
+    Evaluation,
     FusionCandidate,
     list_fusion_candidates,
+    prefer,
     race,
 )
 from layerfusion.layers.candidates import Candidates
@@ -132,6 +134,33 @@ def test_without_stacks_one_head_is_evaluated_whatever_the_time() -> None:
     assert only.candidate is heads[0]
     assert only.folds == 1
     assert deadline.left_out[0].startswith("fusion=auto evaluated 1 of 3 candidates, 0 of them on")
+
+
+@pytest.mark.parametrize(("rows", "preferred"), [(30, "wide"), (3000, "narrow")])
+@pytest.mark.parametrize("rival", ["stacked", "gated"])
+def test_the_stack_of_the_most_layers_is_preferred_unless_another_is_surely_better(
+    rows: int, preferred: str, rival: str
+) -> None:
+    """The other is better by a tenth of a nat in both cases, which few rows cannot tell."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(rows, generator=generator, dtype=torch.float64)
+    losses = {"wide": 2 + 0 * noise, "narrow": 1.9 + (noise - noise.mean())}
+    found = {"wide": candidate("stacked"), "narrow": FusionCandidate(ONE, FusionConfig(rival), 1)}
+    evaluations = {
+        name: Evaluation(one, log_probs_of(losses[name]), torch.zeros(rows).long(), 5)
+        for name, one in found.items()
+    }
+    dropped = Evaluation(found["narrow"], log_probs_of(losses["narrow"] - 9), TARGET[:rows], 1)
+    ranked = [evaluations["narrow"], evaluations["wide"], dropped]
+    assert prefer(ranked) is evaluations[preferred]
+
+
+def test_without_stacks_the_best_head_is_preferred() -> None:
+    heads = [
+        Evaluation(candidate("gated", width), log_probs_of(width + torch.rand(9)), TARGET[:9], 5)
+        for width in (1, 2)
+    ]
+    assert prefer(heads) is heads[0]
 
 
 def test_a_stack_alone_needs_no_heads() -> None:
