@@ -21,7 +21,7 @@ from layerfusion.fusion.head_files import Head, StackHead
 from layerfusion.fusion.member_training import member_recipe
 from layerfusion.fusion.operator_head import OperatorHead
 from layerfusion.fusion.stacking import fit_stack, refit
-from layerfusion.fusion.training import Fitted, calibrate, fit
+from layerfusion.fusion.training import Fitted, fit
 from layerfusion.layers.blends import held_out_blends
 from layerfusion.layers.candidates import read_layers
 from layerfusion.layers.discriminant import Blend
@@ -217,7 +217,6 @@ def _train(
             logger=tracker.lightning_logger(f"seed{seed}") if tracker else None,
             callbacks=callbacks(seed - config.seed) if callbacks else (),
         )
-        fitted = calibrate(fitted, data, config.objective, config.class_weights)
         predicted = {
             split: fitted.classifier.predict_logits(data.features[split]) for split in judged
         }
