@@ -183,7 +183,7 @@ class SeedRecord:
     where none was tried, as for a stack, whose weights are calibrated, and in older records."""
     uncalibrated: dict[str, float] = field(default_factory=dict)
     """The figures of test before that, and before a shift towards rare classes; empty where
-    neither changed anything."""
+    neither changed anything. Those of a stack are at equal weights of its members."""
 
 
 @dataclass(frozen=True)
