@@ -76,19 +76,15 @@ def calibration_words(job: FinishedJob) -> str:
             " Validation asked for no temperature: the probabilities are those of the trained head,"
             f" with a calibration error of {after:.1f} % on test."
         )
-    what, was = (
-        f"calibrated on validation, with a temperature of {temperature:.2f}",
-        "before, it was",
-    )
+    was = "before, it was"
+    what = f"calibrated on validation, with a temperature of {temperature:.2f}"
     if seeds[0].temperature is None:
         what = "calibrated by the stack's weights, which held-out rows have taught"
         was = "with equal weights it would be"
     elif temperature == 1:
         what = "shifted towards rare classes, as its objective asks"
-    return (
-        f" Its probabilities are {what}: the calibration error on test is {after:.1f} %; {was}"
-        f" {before:.1f} %."
-    )
+    told = f"the calibration error on test is {after:.1f} %; {was} {before:.1f} %"
+    return f" Its probabilities are {what}: {told}."
 
 
 def class_table(found: Answers | SetAnswers) -> Table:
