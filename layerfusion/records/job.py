@@ -66,6 +66,16 @@ class DataRecord:
     multilabel: bool = False
     """True where a text has any number of the labels. Accuracy is then the share of the rows whose
     labels are all right."""
+    languages: dict[str, float] = field(default_factory=dict)
+    """Language to its share of the texts of train, as far as these tell it; empty in older records:
+    see `texts.languages`."""
+    written: str = ""
+    """The languages of the texts of train and how long they are, in a clause."""
+
+    @property
+    def lines(self) -> list[str]:
+        """What a reader has to know of the data, in sentences."""
+        return [*([f"Texts of train: {self.written}."] if self.written else []), *self.notes]
 
     @property
     def measure(self) -> str:
