@@ -83,13 +83,20 @@ def config_of(
     if "logger" not in keys:
         words.append("logger=none")
     for key, value in keys.items():
-        name = key.rstrip("_")
-        if isinstance(value, Mapping):
-            words += [f"{name}.{inner}={_value(entry)}" for inner, entry in value.items()]
-        else:
-            words.append(f"{name}={_value(value)}")
+        words += _setting_words(key.rstrip("_"), value)
     with _COMPOSING:
         return load(compose(command, words))
+
+
+def _setting_words(key: str, value: Any) -> list[str]:
+    """Write a setting as overrides: one for each key inside it, however deep, where it has any.
+
+    `{"minilm": {"max_length": 64}}` for `backbone` is `backbone.minilm.max_length=64`. As a whole
+    it would be an option of the group `backbone.minilm`, of which there is none.
+    """
+    if not isinstance(value, Mapping) or not value:
+        return [f"{key}={_value(value)}"]
+    return [word for inner, own in value.items() for word in _setting_words(f"{key}.{inner}", own)]
 
 
 def _dataset_words(dataset: TextDataset | str | Path, cache: Path) -> list[str]:

@@ -21,7 +21,8 @@ from torchmetrics.classification import (
 from layerfusion.calls import plain_calls
 from layerfusion.config.user_code import user_code_errors
 from layerfusion.errors import UserError
-from layerfusion.fusion.data import Batch
+from layerfusion.fusion.calibration import temperature_of
+from layerfusion.fusion.data import Batch, FusionDataModule
 from layerfusion.fusion.head import FusionHead, HeadSettings
 from layerfusion.fusion.operators import FusionOperator
 from layerfusion.layers.labels import classification_loss
@@ -169,6 +170,37 @@ class FusionClassifier(FusionHead, LightningModule):
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> Tensor:
         """Return the probability of each class or label. Shape: (batch, num_classes)."""
         return self._probabilities(self(batch[0]))
+
+    @plain_calls()
+    def calibrate(self, data: FusionDataModule) -> float:
+        """Divide the logits by the temperature that makes the probabilities of validation fit.
+
+        For a head that a `Trainer` has trained; `fit` does it by itself. The temperature goes into
+        the weights of the last layers, so that checkpoints and exports need to know nothing of it.
+
+        Args:
+            data: data whose validation the head did not learn from.
+
+        Returns:
+            The temperature. It is 1, and nothing changes, where no other one lowers the log-loss by
+            more than a standard error (`calibration.temperature_of`), or where the operator gives
+            the logits in layers that are not known.
+
+        Example:
+            >>> import torch
+            >>> rows, labels = [torch.eye(2).repeat(20, 1)], torch.arange(40) % 2
+            >>> features = {"train": rows, "validation": rows}
+            >>> data = FusionDataModule(features, {"train": labels, "validation": labels})
+            >>> head = FusionClassifier([2], num_classes=2, width=4)
+            >>> head.calibrate(data) > 0
+            True
+        """
+        if not self.output_layers:
+            return 1.0
+        logits, _ = self.predict_logits(data.features["validation"])
+        temperature = temperature_of(logits, data.targets["validation"])
+        self.rescale(1 / temperature)
+        return temperature
 
     def _evaluate(self, batch: Batch, split: str, metrics: MetricCollection) -> Tensor | None:
         """Log the log-loss of a batch, update the metrics of its split, and return its gates."""

@@ -12,7 +12,7 @@ from layerfusion.config.job import LOG_LOSS, UNWEIGHTED, TrainerConfig
 from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.fusion.data import FusionDataModule
 from layerfusion.fusion.race import FusionCandidate
-from layerfusion.fusion.training import calibrate, fit
+from layerfusion.fusion.training import fit
 from layerfusion.layers.candidates import Candidates
 from layerfusion.layers.labels import log_probabilities
 from layerfusion.layers.layer_id import LayerId
@@ -64,7 +64,6 @@ class HeldOutHeads:
             class_weights=self.class_weights,
             importance=candidate.layer_set.selection.weights,
         )
-        fitted = calibrate(fitted, data, self.objective, self.class_weights)
         logits, _ = fitted.classifier.predict_logits(data.features["held out"])
         return log_probabilities(logits.double(), multilabel=fitted.classifier.multilabel)
 

@@ -112,7 +112,14 @@ class MemberRecipe:
             {"train": labels[~kept], "validation": labels[kept]},
             batch_size=self.trainer.batch_size,
         )
-        fitted = fit(data, self.fusion, self.trainer, num_classes=self.num_classes, seed=self.seed)
+        fitted = fit(
+            data,
+            self.fusion,
+            self.trainer,
+            num_classes=self.num_classes,
+            seed=self.seed,
+            calibrated=False,  # the pool gives each of its members a factor
+        )
         return OperatorHead(fitted.classifier, data.standardiser)
 
     def _cache_file(self, read: Candidates) -> Path:

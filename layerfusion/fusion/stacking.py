@@ -15,7 +15,7 @@ from torch import Tensor
 
 from layerfusion.config.job import LOG_LOSS, UNWEIGHTED
 from layerfusion.fusion.head_member import HeadMember
-from layerfusion.fusion.pool import Pool, choose_pool
+from layerfusion.fusion.pool import WEIGHTED, Pool, choose_pool
 from layerfusion.layers.discriminant import Blend, blend_probes, fit_discriminant
 from layerfusion.layers.labels import log_probabilities
 from layerfusion.layers.probe import LinearProbe, fit_probes
@@ -71,6 +71,12 @@ class Stack:
         pairs = zip(self.probes, features, strict=True)
         each = [probe.logits(x) for probe, x in pairs]
         return log_probabilities(torch.stack(each), multilabel=self.pool.multilabel)
+
+    def at_equal_weights(self) -> Stack:
+        """The stack as it was before its pool learned anything from held-out rows."""
+        bias, scale = torch.zeros_like(self.pool.bias), torch.ones_like(self.pool.scale)
+        pool = replace(self.pool, form=WEIGHTED, bias=bias, scale=scale, shift=None)
+        return replace(self, pool=pool)
 
     @property
     def num_parameters(self) -> int:

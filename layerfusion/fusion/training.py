@@ -30,7 +30,6 @@ from layerfusion.config.job import (
     TrainerConfig,
 )
 from layerfusion.errors import UserError
-from layerfusion.fusion.calibration import temperature_of
 from layerfusion.fusion.classifier import FusionClassifier
 from layerfusion.fusion.data import FusionDataModule, TensorBatches
 from layerfusion.fusion.head import classifier_settings
@@ -91,15 +90,17 @@ def fit(
     class_weights: str = UNWEIGHTED,
     names: Sequence[str] | None = None,
     importance: Sequence[float] | None = None,
+    calibrated: bool = True,
     logger: Logger | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Fitted:
     """Train a head on train until validation gets no better, and keep its best epoch.
 
-    Validation is judged by the objective.
+    Validation is judged by the objective, and calibrates the probabilities of the head.
 
     Weights, dropout and the order of the rows follow from `seed` alone. Test is never read. An
-    ordinary `Trainer` reaches the same weights, more slowly: see `_EpochClassifier`.
+    ordinary `Trainer` reaches the same weights before calibration, more slowly: see
+    `_EpochClassifier`.
 
     >>> import torch
     >>> features = {"train": [torch.randn(20, 3)], "validation": [torch.randn(6, 3)]}
@@ -120,6 +121,8 @@ def fit(
         class_weights: none, or balanced: every class has the same weight in the training loss.
         names: names of the sources in the log.
         importance: K positive numbers, for operators whose weights start from them.
+        calibrated: whether the logits are divided by a temperature and shifted for the objective,
+            where validation gains by it: see `calibrate`.
         logger: gets the metrics of every epoch; None: nothing is logged.
         callbacks: further callbacks of Lightning. An exception in one ends the training.
 
@@ -171,7 +174,8 @@ def fit(
             "epoch (validation log-loss is not finite); choose a lower one"
         )
     plain = classifier.ordinary()
-    return Fitted(plain, best.epoch, best.epochs, time.perf_counter() - started)
+    fitted = Fitted(plain, best.epoch, best.epochs, time.perf_counter() - started)
+    return calibrate(fitted, data, objective, class_weights) if calibrated else fitted
 
 
 def calibrate(
@@ -195,13 +199,13 @@ def calibrate(
     head = fitted.classifier
     if class_weights != UNWEIGHTED or not head.output_layers:
         return fitted
+    temperature = head.calibrate(data)
     logits, _ = head.predict_logits(data.features["validation"])
-    target = data.targets["validation"]
-    temperature = temperature_of(logits, target)
+    log_probs = log_probabilities(logits.double(), multilabel=head.multilabel)
     prior = label_shares(data.targets["train"], logits.shape[1])
-    log_probs = log_probabilities(logits.double() / temperature, multilabel=head.multilabel)
-    shift = find_shift(objective, UNWEIGHTED, log_probs, target, prior)
-    head.rescale(1 / temperature, None if shift is None else shift.values)
+    shift = find_shift(objective, UNWEIGHTED, log_probs, data.targets["validation"], prior)
+    if shift is not None:
+        head.rescale(1.0, shift.values)
     return replace(fitted, temperature=temperature, shift=shift)
 
 

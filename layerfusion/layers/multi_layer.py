@@ -59,7 +59,7 @@ class MultiLayerProbe:
     """The probe, for the vectors of the layers side by side."""
 
 
-FitMultiLayer = Callable[[Sequence[Tensor], Tensor, Tensor, int], MultiLayerProbe]
+FitMultiLayer = Callable[..., MultiLayerProbe]
 """(features, labels, fold_of, num_classes) to a probe; see `scalar_mix` for their shapes."""
 
 
@@ -71,30 +71,36 @@ class MultiLayerKind:
     fit: FitMultiLayer
     same_width: bool = False
     """True if it adds vectors, so that it takes the layers of one model under one pooling."""
+    takes_strengths: bool = False
+    """True if `fit` takes the C to choose among, those of `layers.strengths`, as a fifth."""
 
 
 def scalar_mix(
-    features: Sequence[Tensor], labels: Tensor, fold_of: Tensor, num_classes: int
+    features: Sequence[Tensor],
+    labels: Tensor,
+    fold_of: Tensor,
+    num_classes: int,
+    strengths: Sequence[float] = STRENGTHS,
 ) -> MultiLayerProbe:
     """Fit a probe on a weighted mean of layers, and the weights with it.
 
     h = γ Σ_k s_k x_k with s = softmax(a) (Peters et al., NAACL 2018). γ is not learned: it gives
     the features of h variance 1 on average, as those of a single layer have, so that one C means
     the same for every mix. Without that, layers whose mix has the largest variance would be
-    preferred, as the penalty costs them least, and nearly all weight would go to one layer. C is
-    one of the default `layers.strengths`.
+    preferred, as the penalty costs them least, and nearly all weight would go to one layer.
 
     Args:
         features: the vectors of each layer, of one width d. Shapes: (rows, d).
         labels: class indices, shape (rows,), or labels, shape (rows, labels).
         fold_of: the fold in which a row is held out, 0, 1, …; -1 if it never is. Shape: (rows,).
         num_classes: number of classes.
+        strengths: the C to choose among.
     """
 
     def build(seen: Tensor) -> _Model:
         return _ScalarMix(features, seen, _Target(labels, num_classes))
 
-    return _cross_validate(build, labels, fold_of, sorted(STRENGTHS))
+    return _cross_validate(build, labels, fold_of, sorted(strengths))
 
 
 def group_lasso(
@@ -140,7 +146,7 @@ def find_multi_layer(name: str) -> MultiLayerKind:
     return kind
 
 
-SCALAR_MIX = MultiLayerKind("scalar_mix", scalar_mix, same_width=True)
+SCALAR_MIX = MultiLayerKind("scalar_mix", scalar_mix, same_width=True, takes_strengths=True)
 GROUP_LASSO = MultiLayerKind("group_lasso", group_lasso)
 
 

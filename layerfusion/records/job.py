@@ -66,6 +66,16 @@ class DataRecord:
     multilabel: bool = False
     """True where a text has any number of the labels. Accuracy is then the share of the rows whose
     labels are all right."""
+    languages: dict[str, float] = field(default_factory=dict)
+    """Language to its share of the texts of train, as far as these tell it; empty in older records:
+    see `texts.languages`."""
+    written: str = ""
+    """The languages of the texts of train and how long they are, in a clause."""
+
+    @property
+    def lines(self) -> list[str]:
+        """What a reader has to know of the data, in sentences."""
+        return [*([f"Texts of train: {self.written}."] if self.written else []), *self.notes]
 
     @property
     def measure(self) -> str:
@@ -183,7 +193,7 @@ class SeedRecord:
     where none was tried, as for a stack, whose weights are calibrated, and in older records."""
     uncalibrated: dict[str, float] = field(default_factory=dict)
     """The figures of test before that, and before a shift towards rare classes; empty where
-    neither changed anything."""
+    neither changed anything. Those of a stack are at equal weights of its members."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from layerfusion.fusion.head_files import Head, StackHead
 from layerfusion.fusion.member_training import member_recipe
 from layerfusion.fusion.operator_head import OperatorHead
 from layerfusion.fusion.stacking import fit_stack, refit
-from layerfusion.fusion.training import Fitted, calibrate, fit
+from layerfusion.fusion.training import Fitted, fit
 from layerfusion.layers.blends import held_out_blends
 from layerfusion.layers.candidates import read_layers
 from layerfusion.layers.discriminant import Blend
@@ -111,7 +111,8 @@ class TrainedHead:
     temperature: float | None = None
     """Divided the logits of a trained head; None for a stack, which is calibrated as a whole."""
     uncalibrated: Tensor | None = None
-    """Logits of test before anything was changed; None if nothing was. Shape: (rows, classes)."""
+    """Logits of test before anything was changed; None if nothing was. Those of a stack are at
+    equal weights. Shape: (rows, classes)."""
 
 
 def train_heads(
@@ -217,7 +218,6 @@ def _train(
             logger=tracker.lightning_logger(f"seed{seed}") if tracker else None,
             callbacks=callbacks(seed - config.seed) if callbacks else (),
         )
-        fitted = calibrate(fitted, data, config.objective, config.class_weights)
         predicted = {
             split: fitted.classifier.predict_logits(data.features[split]) for split in judged
         }
@@ -303,7 +303,7 @@ def _stack(
             beside=beside,
             device=device,
         )
-        logits, gates, kept = {}, None, stack
+        logits, gates, kept, uncalibrated = {}, None, stack, None
         if "validation" in judged:
             logits["validation"] = stack.predict(sources.validation)[0]
             again = None
@@ -313,6 +313,7 @@ def _stack(
             kept = refit(stack, sources.known, labels, held, member=again, device=device)
         if "test" in judged:
             logits["test"], gates = kept.predict(sources.test)
+            uncalibrated = kept.at_equal_weights().predict(sources.test)[0]
         held_out, weights = kept.pool_of(torch.stack(said))
         heads[seed] = TrainedHead(
             StackHead(kept, sources.regressions),
@@ -325,6 +326,7 @@ def _stack(
             time.perf_counter() - begun,
             milliseconds(kept.predict, sources.test) if "test" in judged else None,
             note=stack.reason,
+            uncalibrated=uncalibrated,
         )
     return heads
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from layerfusion.config.job import STRENGTHS
 from layerfusion.config.user_code import call_user_code
 from layerfusion.errors import UserError, short
 from layerfusion.layers.budget import Budget
@@ -33,14 +34,19 @@ class FittedTogether:
 
     @classmethod
     def fit(
-        cls, kind: MultiLayerKind, candidates: Candidates, places: Sequence[int]
+        cls,
+        kind: MultiLayerKind,
+        candidates: Candidates,
+        places: Sequence[int],
+        strengths: Sequence[float],
     ) -> FittedTogether:
-        """Fit a kind of probe on some of the candidates."""
+        """Fit a kind of probe on some of the candidates; `strengths` are those to choose among."""
         features = [candidates.features[n] for n in places]
         begun = time.perf_counter()
         rows = candidates.labels, candidates.fold_of, candidates.num_classes
         role = "probe of several layers"
-        probe = call_user_code(role, kind.fit, features, *rows)
+        own = [strengths] if kind.takes_strengths else []
+        probe = call_user_code(role, kind.fit, features, *rows, *own)
         if not isinstance(probe, MultiLayerProbe) or len(probe.shares) != len(places):
             raise UserError(
                 f"{role} {kind.name}: it gave {short(probe)}; a MultiLayerProbe with a share for"
@@ -59,13 +65,17 @@ class FittedTogether:
 
 
 def fit_multi_layer_probes(
-    names: Sequence[str], candidates: Candidates, budget: Budget
+    names: Sequence[str],
+    candidates: Candidates,
+    budget: Budget,
+    strengths: Sequence[float] = STRENGTHS,
 ) -> list[FittedTogether]:
     """Fit the probes of several layers that `profile.multi_layer` names, on train.
 
     They see the layers of language models that the budget allows. A probe that adds vectors is
     fitted for each model and pooling, and that with the lowest held-out log-loss counts. A line
     says where the budget does not allow the layers of a probe together, so that it is left out.
+    `strengths` are those of single layers, `layers.strengths`, for probes that have a C.
     """
     allowed = set(budget.affordable(candidates.layers))
     places = [
@@ -84,6 +94,6 @@ def fit_multi_layer_probes(
             log.warning("profile.multi_layer: %s is left out: %s", kind.name, why)
             continue
         told = steps(within, f"models: {kind.name}")
-        fitted = [FittedTogether.fit(kind, candidates, own) for own in told]
+        fitted = [FittedTogether.fit(kind, candidates, own, strengths) for own in told]
         found.append(min(fitted, key=lambda one: one.probe.held_out.log_loss))
     return found

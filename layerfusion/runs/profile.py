@@ -127,7 +127,8 @@ def make_profile(
     table = compute_scores(candidates, names, config.layers, config.extract, lenient=True)
     similarity = similarity_of(candidates)
     selections = _selections(config, table, similarity, budget)
-    together = fit_multi_layer_probes(config.profile.multi_layer, candidates, budget)
+    kinds, strengths = config.profile.multi_layer, config.layers.strengths
+    together = fit_multi_layer_probes(kinds, candidates, budget, strengths)
     last = selections["last"].layers[0]
     judge = Judge(config, dataset, candidates, table, last) if config.profile.judge else None
     if judge:

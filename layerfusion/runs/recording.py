@@ -46,6 +46,7 @@ from layerfusion.runs.resources import peak_memory
 from layerfusion.statistics.intervals import mean_sd, metric_intervals
 from layerfusion.statistics.metrics import evaluate
 from layerfusion.texts import TextDataset, fingerprint
+from layerfusion.texts.languages import writing_of
 from layerfusion.texts.table import SPLITS
 
 PACKAGES = ("layerfusion", "torch", "transformers", "lightning", "hydra-core", "scikit-learn")
@@ -163,6 +164,7 @@ def make_record(
 
 def data_record(dataset: TextDataset, limit: LimitConfig) -> DataRecord:
     """Build the record of a data set."""
+    writing = writing_of(dataset.splits["train"].texts)
     return DataRecord(
         name=dataset.name,
         origin=dataset.origin,
@@ -177,6 +179,8 @@ def data_record(dataset: TextDataset, limit: LimitConfig) -> DataRecord:
         per_class=limit.per_class,
         draw=0 if limit.per_class is None else limit.draw,
         multilabel=dataset.multilabel,
+        languages=writing.languages,
+        written=writing.words,
     )
 
 

@@ -184,3 +184,14 @@ def test_a_record_has_the_settings_of_selection_fusion_and_training() -> None:
     last = recorded_settings(load(compose("train", ["layers=last", "fusion=concat"])))
     assert not any(key.startswith("layers.") for key in last)
     assert recorded_settings(load(compose("train", ["fusion=auto"])))["fusion.widths"] == [64, 256]
+
+
+def test_settings_in_python_are_dicts_as_deep_as_the_keys() -> None:
+    deep = {
+        "backbone_": {"minilm": {"max_length": 64}},
+        "layers_": {"budget": {"flops_per_text": 1e9}, "k": 2},
+    }
+    flat = {"backbone.minilm.max_length": 64, "layers.budget.flops_per_text": 1e9, "layers.k": 2}
+    config = config_of("r8", "minilm", deep, layers="top_k", fusion="auto")
+    assert config.backbone["minilm"].max_length == 64
+    assert config == config_of("r8", "minilm", flat, layers="top_k", fusion="auto")

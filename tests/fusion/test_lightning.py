@@ -17,13 +17,14 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from sklearn.metrics import accuracy_score, log_loss
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from layerfusion.config.job import FusionConfig, TrainerConfig
 from layerfusion.errors import UserError
 from layerfusion.fusion.classifier import FusionClassifier
 from layerfusion.fusion.data import FusionDataModule
 from layerfusion.fusion.operators import FusionOperator, Projections
-from layerfusion.fusion.training import fit
+from layerfusion.fusion.training import calibrate, fit
 
 ROWS = {"train": 50, "validation": 20, "test": 30}
 CLASSES = 3
@@ -109,7 +110,7 @@ def test_an_ordinary_trainer_gives_the_weights_of_the_fast_path(
     epochs = 3
     fusion, settings = FusionConfig(operator, width=8), TrainerConfig(max_epochs=epochs)
     data = Data()
-    fast = fit(data, fusion, settings, num_classes=CLASSES, seed=5)
+    fast = fit(data, fusion, settings, num_classes=CLASSES, seed=5, calibrated=False)
     assert fast.best_epoch == epochs  # so that the last weights are those that fit keeps
     seed_everything(5, verbose=False)
     data.seed = 5
@@ -117,6 +118,42 @@ def test_an_ordinary_trainer_gives_the_weights_of_the_fast_path(
     _trainer(tmp_path, max_epochs=epochs).fit(head, datamodule=data)
     for name, weight in head.state_dict().items():
         assert torch.equal(weight, fast.classifier.state_dict()[name]), name
+
+
+def test_a_head_of_an_ordinary_trainer_is_calibrated_as_fit_does_it(tmp_path: Path) -> None:
+    data = Data()
+    head = _head(learning_rate=0.1)
+    _trainer(tmp_path, max_epochs=40).fit(head, datamodule=data)  # far too sure of validation
+    features, target = data.features["validation"], data.targets["validation"]
+    sure, _ = head.predict_logits(features)
+    temperature = head.calibrate(data)
+    calm, _ = head.predict_logits(features)
+    assert temperature > 1.2
+    torch.testing.assert_close(calm * temperature, sure)
+    assert cross_entropy(calm, target) < cross_entropy(sure, target)
+    assert head.calibrate(data) == 1.0  # what is calibrated stays as it is
+
+
+def test_what_fit_trains_is_calibrated_unless_it_is_told_otherwise() -> None:
+    data = Data()
+    settings = TrainerConfig(max_epochs=40, patience=40, learning_rate=0.1)
+    plain, fitted = (
+        fit(
+            data,
+            FusionConfig(width=64),
+            settings,
+            num_classes=3,
+            objective="accuracy",
+            calibrated=calibrated,
+        )
+        for calibrated in (False, True)
+    )
+    assert plain.temperature is None
+    assert fitted.temperature is not None
+    again = calibrate(plain, data, "accuracy")
+    assert again.temperature == fitted.temperature
+    for name, weight in again.classifier.state_dict().items():
+        assert torch.equal(weight, fitted.classifier.state_dict()[name])
 
 
 def test_a_head_that_fit_trained_goes_on_with_an_ordinary_trainer(tmp_path: Path) -> None:

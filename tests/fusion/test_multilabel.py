@@ -23,7 +23,7 @@ from layerfusion.fusion.pool import FORMS, choose_pool, fit_pool
 from layerfusion.fusion.pool import _fit_form as fit_decisions
 from layerfusion.fusion.pursuit import pursue
 from layerfusion.fusion.stacking import Stack, fit_stack
-from layerfusion.fusion.training import calibrate, fit
+from layerfusion.fusion.training import fit
 from layerfusion.layers.discriminant import Blend
 from layerfusion.layers.labels import decisions, log_probabilities, mean_loss
 from layerfusion.layers.probe import cross_validate
@@ -164,8 +164,8 @@ def _module() -> FusionDataModule:
 @pytest.mark.parametrize("operator", ["gated", "concat", "late"])
 def test_a_head_learns_labels_and_comes_back_from_its_file(operator: str) -> None:
     data = _module()
-    fitted = fit(data, FusionConfig(operator, width=16), TRAINER, num_classes=LABELS)
-    fitted = calibrate(fitted, data, "micro_f1")
+    config = FusionConfig(operator, width=16)
+    fitted = fit(data, config, TRAINER, num_classes=LABELS, objective="micro_f1")
     head = OperatorHead(fitted.classifier, data.standardiser)
     features, target = _data()
     log_probs = head.log_probs([x[200:] for x in features])
@@ -187,7 +187,8 @@ def test_a_stack_comes_back_from_its_file() -> None:
 def test_an_ordinary_trainer_gives_the_weights_of_the_fast_path(tmp_path: Path) -> None:
     data = _module()
     trainer = TrainerConfig(max_epochs=2, patience=5)
-    fast = fit(data, FusionConfig("gated", width=8), trainer, num_classes=LABELS, seed=3)
+    config = FusionConfig("gated", width=8)
+    fast = fit(data, config, trainer, num_classes=LABELS, seed=3, calibrated=False)
     seed_everything(3, verbose=False)
     data.seed = 3
     settings = classifier_settings(FusionConfig("gated", width=8), trainer)

@@ -52,6 +52,19 @@ def test_a_stack_of_one_source_is_its_calibrated_probe() -> None:
     assert stack.num_flops == 2 * 2 * 6 + 2 * 2  # the probe's product, and the scale of two classes
 
 
+def test_a_stack_at_equal_weights_knows_nothing_of_held_out_rows_but_its_probes() -> None:
+    generator = torch.Generator().manual_seed(7)
+    x = [torch.randn(120, 5, generator=generator), torch.randn(120, 8, generator=generator)]
+    labels = ((x[0][:, 0] + x[1][:, 0]) > 0).long()
+    held = regressions(x, labels, torch.arange(120) % 5)
+    stack = fit_stack(x, labels, held, num_classes=2, class_weights="balanced")
+    plain, gates = stack.at_equal_weights().predict(x)
+    mean = stack.each_source(x).double().mean(dim=0).log_softmax(dim=1)
+    torch.testing.assert_close(plain, mean.float())
+    assert torch.equal(gates, torch.full((120, 2), 0.5))
+    assert not torch.allclose(stack.predict(x)[0], plain, atol=1e-3)
+
+
 def test_a_stack_refitted_keeps_its_pool_and_strengths_and_learns_from_all_rows() -> None:
     generator = torch.Generator().manual_seed(6)
     x = [torch.randn(120, 5, generator=generator), torch.randn(120, 8, generator=generator)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
@@ -113,8 +115,9 @@ def test_the_group_lasso_is_at_its_minimum() -> None:
 def test_nothing_of_a_row_that_is_held_out_enters_the_predictions_of_others(
     fit: FitMultiLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(multi_layer, "STRENGTHS", (0.01,))
     monkeypatch.setattr(multi_layer, "PENALTIES", (0.1,))
+    if fit is scalar_mix:
+        fit = partial(scalar_mix, strengths=(0.01,))
     features, labels, folds = layers([1.0, 0.5], rows=120)
     before = fit(features, labels, folds, 2).held_out.log_probs
     changed = [layer.clone() for layer in features]

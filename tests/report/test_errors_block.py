@@ -107,10 +107,13 @@ def test_what_calibration_changed_is_told_where_there_was_one(tmp_path: Path) ->
         seed.test["calibration_error"] = 0.0625
     words = calibration_words(replace(group.best, record=replace(record, seeds=seeds)))
     assert "a temperature of 1.50" in words
-    assert "is 6.2 %, and was 12.5 % before" in words
+    assert "is 6.2 %; before, it was 12.5 %" in words
     alike = replace(record, seeds=[replace(seed, uncalibrated={}) for seed in seeds])
     words = calibration_words(replace(group.best, record=alike))
     assert words.endswith("with a calibration error of 6.2 % on test.")
     shifted = replace(record, seeds=[replace(seed, temperature=1.0) for seed in seeds])
     words = calibration_words(replace(group.best, record=shifted))
     assert "shifted towards rare classes" in words
+    stacked = replace(record, seeds=[replace(seed, temperature=None) for seed in seeds])
+    words = calibration_words(replace(group.best, record=stacked))
+    assert words.endswith("on test is 6.2 %; with equal weights it would be 12.5 %.")

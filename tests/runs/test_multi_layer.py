@@ -70,6 +70,15 @@ def test_a_probe_that_adds_vectors_gets_the_layers_of_one_model() -> None:
     assert rest.places == (2, 3)
 
 
+def test_a_scalar_mix_chooses_among_the_strengths_of_the_job() -> None:
+    for strengths in ((0.01,), (100.0,)):
+        both = fit_multi_layer_probes(
+            ["scalar_mix", "group_lasso"], candidates("one"), budget(4), strengths
+        )
+        assert both[0].record.strength == strengths[0]
+        assert both[1].record.strength < 1  # a share of the largest penalty, and no C
+
+
 @pytest.mark.usefixtures("kinds")
 def test_what_the_budget_does_not_allow_is_left_out_with_a_line(
     caplog: pytest.LogCaptureFixture,

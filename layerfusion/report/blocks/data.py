@@ -42,7 +42,7 @@ def data_block(group: DataGroup, findings: Findings) -> Block:
         " train with the same text."
         if data.overlap
         else "No text of test occurs in train.",
-        *data.notes,
+        *data.lines,
         *dict.fromkeys(f"{line}." for job in group.jobs for line in job.record.reading),
         *missing,
         "Protocol honest: layer, operator and epoch are chosen on train and validation, and test is"

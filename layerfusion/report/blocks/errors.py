@@ -64,8 +64,8 @@ def error_block(group: DataGroup, findings: Findings) -> Block | None:
 
 
 def calibration_words(job: FinishedJob) -> str:
-    """Say what calibration changed; nothing for a stack or an older record."""
-    seeds = [seed for seed in job.record.seeds if seed.temperature is not None]
+    """Say what calibration changed; nothing for an older record."""
+    seeds = [one for one in job.record.seeds if one.uncalibrated or one.temperature is not None]
     if not seeds:
         return ""
     temperature = mean(seed.temperature or 1.0 for seed in seeds)
@@ -76,15 +76,15 @@ def calibration_words(job: FinishedJob) -> str:
             " Validation asked for no temperature: the probabilities are those of the trained head,"
             f" with a calibration error of {after:.1f} % on test."
         )
-    what = (
-        "shifted towards rare classes, as its objective asks"
-        if temperature == 1
-        else f"calibrated on validation, with a temperature of {temperature:.2f}"
-    )
-    return (
-        f" Its probabilities are {what}: the calibration error on test is {after:.1f} %, and was"
-        f" {before:.1f} % before."
-    )
+    was = "before, it was"
+    what = f"calibrated on validation, with a temperature of {temperature:.2f}"
+    if seeds[0].temperature is None:
+        what = "calibrated by the stack's weights, which held-out rows have taught"
+        was = "with equal weights it would be"
+    elif temperature == 1:
+        what = "shifted towards rare classes, as its objective asks"
+    told = f"the calibration error on test is {after:.1f} %; {was} {before:.1f} %"
+    return f" Its probabilities are {what}: {told}."
 
 
 def class_table(found: Answers | SetAnswers) -> Table:
