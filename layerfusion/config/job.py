@@ -396,8 +396,9 @@ class FusionConfig:
     members: int | None = field(default=None, metadata=at_least(1))
     """Most sources that `auto` fuses. Not set: no limit."""
     prefer: str = field(default=ACCURATE, metadata=one_of(*PREFERENCES))
-    """What `auto` takes: `accurate`, the stack of the most layers unless another candidate is surely
-    better, or `cheap`, the one with the fewest FLOPs a text within a standard error of that."""
+    """What `auto` takes: `accurate`, the stack of the most layers unless another candidate is
+    surely better, or `cheap`, the one with the fewest FLOPs a text within a standard error of
+    that."""
 
 
 @plain_methods

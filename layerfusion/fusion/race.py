@@ -281,16 +281,21 @@ def prefer(evaluations: Sequence[Evaluation]) -> Evaluation:
         evaluations: all candidates, the best first, as `race` returns them.
     """
     whole = [one for one in evaluations if one.folds == evaluations[0].folds]
-    stacks = [one for one in whole if one.candidate.fusion.name in (STACKED, GATED_STACK)]
-    if not stacks:
+    widest = widest_stack(whole)
+    if widest is None:
         return evaluations[0]
-    widest = max(stacks, key=lambda one: len(one.candidate.layers))
 
     def is_surely_better(one: Evaluation) -> bool:
         behind, error = one.behind(widest)
         return -behind > SURE_ERRORS * error
 
     return next(filter(is_surely_better, whole), widest)
+
+
+def widest_stack(evaluations: Sequence[Evaluation]) -> Evaluation | None:
+    """Find the stack of the most layers that has no head, the first of equal ones; None if none."""
+    stacks = [one for one in evaluations if one.candidate.fusion.name in (STACKED, GATED_STACK)]
+    return max(stacks, key=lambda one: len(one.candidate.layers), default=None)
 
 
 def _ranked(evaluations: Sequence[Evaluation]) -> list[Evaluation]:

@@ -36,6 +36,7 @@ from layerfusion.fusion.race import (
     list_fusion_candidates,
     prefer,
     race,
+    widest_stack,
 )
 from layerfusion.layers.blends import held_out_blends
 from layerfusion.layers.budget import Budget
@@ -217,8 +218,10 @@ def _reasons(evaluations: Sequence[Evaluation], preferred: Evaluation, budget: B
         why = f"the cheapest {among} within a standard error of {preferred.candidate.words}"
     elif chosen is lowest:
         why = f"the best {among}"
-    else:
+    elif chosen is widest_stack(evaluations):
         why = f"the most layers {among}, none of which is surely better"
+    else:
+        why = f"the best {among} that are surely better than the most layers"
     choices = chosen.candidate.layer_set.selection.choices
     lines = [
         f"{chosen.candidate.words}: held-out {_value(chosen)}, {why}",
