@@ -71,6 +71,10 @@ def test_the_figures_of_a_job_are_those_of_its_predictions(
     assert record["baseline"]["test"]["micro_f1"] == pytest.approx(
         f1_score(np.stack(list(seeds[0]["target"])), baseline, average="micro")
     )
+    for one in record["seeds"] if "stack" in record["fusion"] else ():
+        assert one["temperature"] is None
+        assert 0 < one["uncalibrated"]["calibration_error"] < 1  # at equal weights
+    assert sum(record["dataset"]["languages"].values()) == pytest.approx(1)
     said = capsys.readouterr().err
     assert main(["train", *job, *words]) == 0
     assert "finished before" in capsys.readouterr().err, said
@@ -85,6 +89,8 @@ def test_a_page_and_predictions_come_of_a_job(
     page = (tmp_path / "outputs/report.html").read_text()
     assert "exact match" in page
     assert "Micro-F1" in page
+    assert "Texts of train: " in page
+    assert "calibrated by the stack" in page
     new = tmp_path / "new.csv"
     pd.DataFrame({"text": [*tiny_topics(12)[0], ""]}).to_csv(new, index=False)
     out = tmp_path / "said.jsonl"
