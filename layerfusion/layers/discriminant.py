@@ -27,9 +27,10 @@ from layerfusion.layers.probe import NEVER, HeldOut, LinearProbe, Predictions
 
 SHRINKAGES = (0.03, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95)
 """Shares of the unit matrix that are tried."""
-SCALES = (0.03, 0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.56, 0.8, 1.1)
+SCALES = (0.0, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.56, 0.8, 1.1)
 """Factors of the discriminants that are tried. Features that depend on each other make a
-discriminant too sure of itself, so the best one is mostly far below 1."""
+discriminant too sure of itself, so the best one is mostly far below 1. With two rows of each class
+a fold has one, which shows no variance within classes; with 0 nothing but the prior is left."""
 LEAST_VARIANCE = 1e-3
 """Lower bound of the mean variance within classes, of features whose variance over all rows is 1.
 Where each class has a single row, there is none within the classes."""

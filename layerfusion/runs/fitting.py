@@ -79,7 +79,8 @@ class Trial:
     """In nats."""
     accuracy: float | None
     behind: float | None
-    """Log-loss minus that of the chosen fusion, on the rows of both; None where not compared."""
+    """Log-loss, or 1 minus the accuracy or F1 that is the objective, minus that of the chosen
+    fusion, on the rows of both; None where not compared."""
     behind_error: float | None
     """Standard error of this difference."""
     flops_per_text: float | None

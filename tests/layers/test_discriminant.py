@@ -88,6 +88,17 @@ def test_a_row_is_predicted_by_a_discriminant_that_has_not_seen_it() -> None:
         assert torch.allclose(predicted[held_out == fold], expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_with_two_rows_of_each_class_no_row_is_predicted_worse_than_by_chance(seed: int) -> None:
+    """Without a fold each class has one row, which shows no variance within classes."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(40) % 20
+    centres = torch.randn(20, 100, generator=generator)
+    x = centres[labels] + 3 * torch.randn(40, 100, generator=generator)
+    predicted, _ = cross_validate_discriminant(x, labels, torch.arange(40) // 20, num_classes=20)
+    assert float(row_losses(predicted, labels).mean()) < np.log(20) + 0.01
+
+
 def test_the_settings_are_those_of_the_lowest_held_out_log_loss() -> None:
     x, labels = clouds(120, 10, 3, seed=3)
     fold_of = torch.arange(120) % 5
