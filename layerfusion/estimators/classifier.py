@@ -363,11 +363,12 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         Returns:
             A row for each single layer with a probe of its own (`probe`) and each fusion: fusion,
             width (NaN where it has none), layers, number of sources, the rows that the figures are
-            of, log-loss in nats, accuracy (NaN where it was not computed), log-loss behind the
-            chosen one and its standard error (NaN where not compared), GFLOPs a text, and whether
-            it was chosen. None of the rows taught what is judged on it. The best of many is a
-            little luckier than it will be on new texts. A probe may so stand above the chosen
-            fusion: its layer is known from these rows, and a fusion chose its layers without them.
+            of, log-loss in nats, accuracy, log-loss (or 1 minus the accuracy or F1 that is the
+            objective) behind the chosen one and its standard error (NaN where not compared), GFLOPs
+            a text, and whether it was chosen. None of the rows taught what is judged on it. The
+            best of many is a little luckier than it will be on new texts. A probe may so stand
+            above the chosen fusion: its layer is known from these rows, and a fusion chose its
+            layers without them.
         """
         check_is_fitted(self)
         rows = [asdict(trial) for trial in self._trials]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from layerfusion.config.job import (
+    ACCURACY,
     GATED_STACK,
     LATE_STACK,
     LOG_LOSS,
@@ -80,6 +81,11 @@ class Evaluation:
     def log_loss(self) -> float:
         """Mean log-loss in nats over the rows that it was evaluated on."""
         return self._mean(LOG_LOSS)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of these rows that are right; of labels, those with all of them right."""
+        return 1 - self._mean(ACCURACY)
 
     @cached_property
     def cost(self) -> float:

@@ -284,12 +284,16 @@ class CandidateRecord:
     log_loss: float
     """Mean over the evaluated rows, in nats. Comparable only for the same number of folds."""
     behind: float
-    """Mean difference in log-loss to the chosen candidate, on the rows that both have."""
+    """Mean difference in log-loss, or in 1 minus the accuracy or F1 that is the objective, to the
+    chosen candidate, on the rows that both have."""
     behind_error: float | None
     """Standard error of the difference; None for a single row."""
     head_parameters: int
     flops_per_text: float | None
     """FLOPs of the models, each up to its highest layer; None where they are not known."""
+    accuracy: float | None = None
+    """Share of the evaluated rows that are right, before a shift for the objective; None in older
+    records."""
 
 
 @dataclass(frozen=True)

@@ -274,4 +274,5 @@ def _record(evaluation: Evaluation, best: Evaluation, budget: Budget) -> Candida
         behind_error=error if np.isfinite(error) else None,
         head_parameters=candidate.parameters,
         flops_per_text=budget.cost(layers).known_flops,
+        accuracy=evaluation.accuracy,
     )

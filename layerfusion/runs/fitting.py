@@ -27,7 +27,6 @@ from layerfusion.layers.candidates import Candidates, all_layers
 from layerfusion.layers.discriminant import Blend
 from layerfusion.layers.folds import dealt_by
 from layerfusion.layers.held_out import held_out_probes
-from layerfusion.layers.labels import mean_loss
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.probe import HeldOut, Predictions
 from layerfusion.layers.score import Needs, find_score
@@ -314,12 +313,14 @@ def _findings(
                 judged_on=f"{one.folds} folds",
                 behind=one.behind,
                 behind_error=one.behind_error,
+                accuracy=one.accuracy,
                 chosen=number == 0,
             )
             for number, one in enumerate(inputs.decision.candidates)
         ]
     elif inputs.fusion.name in STACKS:
-        trials.append(trial(inputs.fusion.name, chosen, _stacked_loss(config, inputs), chosen=True))
+        loss, accuracy = _judge_stack(config, inputs)
+        trials.append(trial(inputs.fusion.name, chosen, loss, accuracy=accuracy, chosen=True))
     else:
         target = read_targets(inputs)["validation"]
         figures = [evaluate(head.logits["validation"], target) for head in heads.values()]
@@ -360,8 +361,8 @@ def _mean_weights(heads: dict[int, TrainedHead]) -> list[float] | None:
     return torch.stack(weights).double().mean(dim=0).tolist() if weights else None
 
 
-def _stacked_loss(config: TrainConfig, inputs: Inputs) -> float:
-    """Compute the cross-validated log-loss of the first seed's stack."""
+def _judge_stack(config: TrainConfig, inputs: Inputs) -> tuple[float, float]:
+    """Compute the cross-validated log-loss and accuracy of the first seed's stack."""
     candidates = candidates_of(config, inputs.dataset, inputs.sources, inputs.selection.layers)
     held = held_out_blends(candidates, config.layers, choose_device(config.extract.device))
     said = [probe.log_probs for probe in held]
@@ -374,4 +375,5 @@ def _stacked_loss(config: TrainConfig, inputs: Inputs) -> float:
         seed=config.seed,
         gated=config.fusion.name == GATED_STACK,
     )
-    return float(mean_loss(predicted[form], held[0].target))
+    judged = Predictions(predicted[form], held[0].target)
+    return judged.log_loss, judged.accuracy

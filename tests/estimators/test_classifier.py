@@ -398,6 +398,7 @@ def test_a_leaderboard_begins_with_the_best_and_marks_the_chosen(
     board = fitted.leaderboard()
     assert board.log_loss.is_monotonic_increasing
     assert board.chosen.sum() == 1
+    assert board.accuracy.between(0, 1).all()
     probes = board[board.fusion == "probe"]
     assert len(probes) == 4
     assert (probes.sources == 1).all()

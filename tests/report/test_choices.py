@@ -99,7 +99,7 @@ def test_auto_shows_all_that_it_judged_the_chosen_one_first(tmp_path: Path) -> N
         CandidateRecord("gated", 64, "greedy", folds=5, log_loss=0.4, behind=0.0,
                       behind_error=0.0, **common),
         CandidateRecord("stacked", 256, "adaptive", folds=5, log_loss=0.45, behind=0.05,
-                      behind_error=0.01, **common),
+                      behind_error=0.01, accuracy=0.871, **common),
     ]  # fmt: skip
     amend(
         tmp_path,
@@ -111,9 +111,9 @@ def test_auto_shows_all_that_it_judged_the_chosen_one_first(tmp_path: Path) -> N
     (group,) = load_groups(tmp_path)
     table = choice_tables(group)[-1]
     assert [row.texts[0] for row in table.rows] == ["gated", "stacked"]
-    assert table.rows[0].texts[5] == "–"
+    assert table.rows[0].texts[5:7] == ("–", "–")
     assert table.rows[1].texts == (
-        *("stacked", "–", "adaptive (minilm:3:mean)", "5", "0.4500"),
+        *("stacked", "–", "adaptive (minilm:3:mean)", "5", "0.4500", "87.1"),
         *("+0.0500\u00a0±\u00a00.0100", "1,234", "2.50"),
     )
     assert "gated: the lowest." in table.note

@@ -16,7 +16,7 @@ from layerfusion.findings.tests import Findings
 from layerfusion.records.format import LAYERS_NAMED, every_layer, plural
 from layerfusion.records.job import CandidateRecord, PilotRecord
 from layerfusion.report.block import Block
-from layerfusion.report.format import COUNT, GFLOPS, POINTS, SHARE, Format, decimals
+from layerfusion.report.format import COUNT, GFLOPS, PERCENT, POINTS, SHARE, Format, decimals
 from layerfusion.report.table import Cell, Column, Table
 from layerfusion.statistics.intervals import Difference
 
@@ -85,6 +85,7 @@ def _candidates(name: str, job: FinishedJob) -> Table:
         Column("Layers", layers),
         Column("Folds", lambda x: x.folds, COUNT),
         Column("Held-out log-loss", lambda x: x.log_loss, decimals(4)),
+        Column("Held-out %", lambda x: x.accuracy, PERCENT),
         Column("Behind the chosen one", behind, signed),
         Column("Head parameters", lambda x: x.head_parameters, COUNT),
         Column("GFLOPs a text", lambda x: x.flops_per_text, GFLOPS),
