@@ -56,6 +56,7 @@ EXTRA_OF = {
     "lightning": "train",
     "matplotlib": "train",
     "optuna": "train",
+    "py3langid": "train",
     "torchmetrics": "train",
     "wandb": "train",
 }

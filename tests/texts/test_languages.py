@@ -25,7 +25,8 @@ SAID = {
     "今日はとても暑いです": "Japanese",
     "오늘 날씨가 좋네요": "Korean",
     "สวัสดีครับ วันนี้อากาศดี": "Thai",
-    "नमस्ते आप कैसे हैं": "Devanagari script",
+    "नमस्ते आप कैसे हैं": "Hindi",
+    "Včeraj sem napisal komentar, pa ga ponovim": "Slovenian",
 }
 
 
@@ -35,7 +36,7 @@ def test_a_sentence_tells_its_language(text: str) -> None:
     assert language_of(text.upper()) == SAID[text]
 
 
-@pytest.mark.parametrize("text", ["", "  ", "😀😀 :-)", "12345 %", "lol ok", "\ud800", "la de en"])
+@pytest.mark.parametrize("text", ["", "  ", "😀😀 :-)", "12345 %", "lol ok", "\ud800", "x1 y2"])
 def test_what_tells_nothing_is_not_told(text: str) -> None:
     assert language_of(text) == NOT_TOLD
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
@@ -95,3 +96,20 @@ def test_r8_of_the_wheel_has_its_published_rows(cache: Path) -> None:
     assert data.available["train"] + data.available["validation"] == 5485
     assert len(data.splits["test"]) == 2189
     assert len(data.label_names) == 8
+
+
+@pytest.mark.assets
+def test_slovenian_comments_of_the_wheel(cache: Path) -> None:
+    data = load_or_skip(dataset_config("slo_opinion"), cache)
+    assert data.label_names == ("-1", "0", "1")
+    labels = np.concatenate([part.labels for part in data.splits.values()])
+    assert np.bincount(labels).tolist() == [580, 580, 580]
+    assert any("š" in text for text in data.splits["train"].texts)
+
+
+@pytest.mark.assets
+def test_newsgroups_of_the_wheel(cache: Path) -> None:
+    data = load_or_skip(dataset_config("newsgroups"), cache)
+    assert data.available["train"] + data.available["validation"] == 11293
+    assert len(data.splits["test"]) == 7528
+    assert len(data.label_names) == 20
