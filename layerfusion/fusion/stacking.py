@@ -48,11 +48,18 @@ class Stack:
             Log-probabilities, shape (rows, classes), and gates, shape (rows, K); float32. The
             weight of a trained head is shared out among the sources that it reads.
         """
-        each = self.each_source(features)
-        if self.member is not None:
-            each = torch.cat([each, self.member.log_probs(features)[None]])
-        log_probs, gates = self.pool_of(each)
+        log_probs, gates = self.pool_of(self.each_member(features))
         return log_probs.float(), gates.float()
+
+    def each_member(self, features: Sequence[Tensor]) -> Tensor:
+        """Classify rows by each probe, and by the head if there is one.
+
+        Shape: (members, rows, classes).
+        """
+        each = self.each_source(features)
+        if self.member is None:
+            return each
+        return torch.cat([each, self.member.log_probs(features)[None]])
 
     def pool_of(self, log_probs: Tensor) -> tuple[Tensor, Tensor]:
         """Pool what the probes, and the head if there is one, say of some rows.

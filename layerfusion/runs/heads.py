@@ -312,8 +312,9 @@ def _stack(
                 again = recipe.train(sources.known, labels, known)
             kept = refit(stack, sources.known, labels, held, member=again, device=device)
         if "test" in judged:
-            logits["test"], gates = kept.predict(sources.test)
-            uncalibrated = kept.at_equal_weights().predict(sources.test)[0]
+            each = kept.each_member(sources.test)
+            logits["test"], gates = (part.float() for part in kept.pool_of(each))
+            uncalibrated = kept.at_equal_weights().pool_of(each)[0].float()
         held_out, weights = kept.pool_of(torch.stack(said))
         heads[seed] = TrainedHead(
             StackHead(kept, sources.regressions),
