@@ -119,24 +119,22 @@ def _choose(
         target: class indices. Shape: (rows,).
         folds: the fold that holds out each row. Shape: (rows,).
     """
-    rows: dict[tuple[int, int], Tensor] = {}
-    losses: dict[tuple[int, int], float] = {}
+    losses: dict[tuple[int, int], Tensor] = {}
     scale = len(SCALES) // 2
     for shrinkage, one in enumerate(scores):
 
         def loss(at: int, shrinkage: int = shrinkage, one: Tensor = one) -> float:
             if (shrinkage, at) not in losses:
                 logits = torch.add(priors, one, alpha=SCALES[at])
-                rows[shrinkage, at] = F.cross_entropy(logits, target, reduction="none")
-                losses[shrinkage, at] = float(rows[shrinkage, at].mean())
-            return losses[shrinkage, at]
+                losses[shrinkage, at] = F.cross_entropy(logits, target, reduction="none")
+            return float(losses[shrinkage, at].mean())
 
         while scale + 1 < len(SCALES) and loss(scale + 1) < loss(scale):
             scale += 1
         while scale > 0 and loss(scale - 1) <= loss(scale):
             scale -= 1
-    tried = sorted(rows, key=lambda at: (at[1], at[0]))  # the first of equal ones is taken
-    best, by_row = choose_setting(torch.stack([rows[at] for at in tried]), folds)
+    tried = sorted(losses, key=lambda at: (at[1], at[0]))  # the first of equal ones is taken
+    best, by_row = choose_setting(torch.stack([losses[at] for at in tried]), folds)
     of_row = torch.tensor(tried, device=scores.device)[by_row]
     factor = scores.new_tensor(SCALES)[of_row[:, 1], None]
     logits = factor * take_by_row(scores, of_row[:, 0]) + priors
