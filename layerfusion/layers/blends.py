@@ -38,6 +38,8 @@ REGRESSIONS = 16
 """Layers that have a logistic regression beside their discriminant: those with the best of these.
 Stacks of 28 and 92 layers lost and gained nothing that is sure by leaving it out for the others:
 see `docs/fusion.md`."""
+MANY_CLASSES = 32
+"""From so many classes on, where regressions take most of a job's time, half as many have one."""
 
 
 def held_out_blends(
@@ -55,7 +57,8 @@ def held_out_blends(
         return tuple(Blend(one.log_probs, target, one.strength) for one in every.values())
     found = _discriminants(candidates, device)
     losses = {n: float(F.nll_loss(log_probs, target)) for n, (log_probs, _) in found.items()}
-    best = sorted(losses, key=losses.__getitem__)[:REGRESSIONS]
+    most = REGRESSIONS if candidates.num_classes < MANY_CLASSES else REGRESSIONS // 2
+    best = sorted(losses, key=losses.__getitem__)[:most]
     lexical = [n for n in range(len(candidates.layers)) if n not in found]
     probes = _probes(candidates, sorted([*best, *lexical]), config, device)
     results: list[Blend] = []

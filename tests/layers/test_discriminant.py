@@ -172,10 +172,12 @@ def test_a_source_without_a_regression_is_its_discriminant_in_a_stack() -> None:
     assert torch.equal(stack.probes[0].bias, expected.bias)
 
 
+@pytest.mark.parametrize(("regressions", "many_classes"), [(1, 4), (2, 3)])
 def test_only_the_best_layers_have_a_regression_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    regressions: int, many_classes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(blends, "REGRESSIONS", 1)
+    monkeypatch.setattr(blends, "REGRESSIONS", regressions)
+    monkeypatch.setattr(blends, "MANY_CLASSES", many_classes)
     config = LayersConfig(strengths=[0.1])
     good, labels = clouds(100, 6, 3)
     generator = torch.Generator().manual_seed(1)
