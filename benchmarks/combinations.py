@@ -222,7 +222,7 @@ def regression_on(
 def figures(members: Members) -> dict[str, list[float]]:
     """Combine the members by every method: its test accuracy, log-loss, and seconds."""
     found: dict[str, list[float]] = {}
-    for name, method in methods_for(members.test.shape[2]).items():
+    for name, method in methods_for(*members.held_out.shape[1:]).items():
         begun = time.perf_counter()
         log_probs = method(members.held_out, members.target)(members.test)
         seconds = time.perf_counter() - begun
