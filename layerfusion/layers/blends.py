@@ -39,7 +39,8 @@ REGRESSIONS = 16
 Stacks of 28 and 92 layers lost and gained nothing that is sure by leaving it out for the others:
 see `docs/fusion.md`."""
 MANY_CLASSES = 32
-"""From so many classes on, where regressions take most of a job's time, half as many have one."""
+"""Number of classes from which on half as many layers have a regression: with so many classes,
+regressions take most of a job's time."""
 
 
 def held_out_blends(
