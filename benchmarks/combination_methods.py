@@ -30,9 +30,8 @@ from layerfusion.fusion.pool import (
     GATED,
     SINGLE,
     WEIGHTED,
-    fit_pool,
-    minimise,
 )
+from layerfusion.fusion.pool_fitting import fit_pool, minimise
 from layerfusion.fusion.pursuit import pursue
 
 Combine = Callable[[Tensor], Tensor]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from layerfusion.fusion.pool import Choose
+from layerfusion.fusion.pool_forms import Choose
 from layerfusion.fusion.pursuit import pursue
 from layerfusion.layers.budget import Budget
 from layerfusion.layers.labels import mean_loss

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from layerfusion.fusion.pool import anchor_strength, anchored_weights
+from layerfusion.fusion.pool_fitting import anchor_strength, anchored_weights
 from layerfusion.layers.labels import decisions
 
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from layerfusion.config.job import LOG_LOSS, UNWEIGHTED
 from layerfusion.fusion.head_member import HeadMember
-from layerfusion.fusion.pool import WEIGHTED, Pool, choose_pool
+from layerfusion.fusion.pool import WEIGHTED, Pool
+from layerfusion.fusion.pool_forms import choose_pool
 from layerfusion.layers.discriminant import Blend, blend_probes, fit_discriminant
 from layerfusion.layers.labels import log_probabilities
 from layerfusion.layers.probe import LinearProbe, fit_probes

@@ -29,7 +29,8 @@ from layerfusion.fusion.deadline import Deadline
 from layerfusion.fusion.held_out_heads import HeldOutHeads
 from layerfusion.fusion.layer_sets import propose_layer_sets
 from layerfusion.fusion.member_training import losses_of_layers, member_recipe
-from layerfusion.fusion.pool import Choose, PoolTask, judge_pools
+from layerfusion.fusion.pool import ANCHORED_GATED, FORMS
+from layerfusion.fusion.pool_forms import Choose, PoolTask, judge_pools
 from layerfusion.fusion.race import (
     Evaluation,
     FusionCandidate,
@@ -183,8 +184,8 @@ class _StackedPredictions:
         if recipe is not None:
             head = recipe.held_out(self.candidates.take(places))
             choose, log_probs = _with_last(choose), torch.cat([log_probs, head[None]])
-        gated = candidate.fusion.name == GATED_STACK
-        return PoolTask(log_probs, self.held_out[0].target, choose, gated)
+        forms = (ANCHORED_GATED,) if candidate.fusion.name == GATED_STACK else FORMS
+        return PoolTask(log_probs, self.held_out[0].target, choose, forms)
 
 
 def _with_last(choose: Choose) -> Choose:

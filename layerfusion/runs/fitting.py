@@ -21,7 +21,7 @@ from layerfusion.fusion.head_files import Head
 from layerfusion.fusion.member_training import member_recipe
 from layerfusion.fusion.objective import shifted
 from layerfusion.fusion.operator_head import OperatorHead
-from layerfusion.fusion.pool import judge_forms
+from layerfusion.fusion.pool_forms import judge_forms
 from layerfusion.layers.blends import held_out_blends
 from layerfusion.layers.candidates import Candidates, all_layers
 from layerfusion.layers.discriminant import Blend

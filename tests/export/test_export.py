@@ -35,7 +35,8 @@ from layerfusion.export.onnx_folder import (
 )
 from layerfusion.export.transformers_folder import write_transformers
 from layerfusion.fusion.head_files import StackHead
-from layerfusion.fusion.pool import SINGLE, fit_pool
+from layerfusion.fusion.pool import SINGLE
+from layerfusion.fusion.pool_fitting import fit_pool
 from layerfusion.fusion.stacking import Stack
 from layerfusion.layers.probe import LinearProbe
 from layerfusion.records.job import BUNDLE

@@ -30,7 +30,8 @@ from layerfusion.fusion.head_files import Head, StackHead
 from layerfusion.fusion.head_member import HeadMember
 from layerfusion.fusion.operator_head import OperatorHead
 from layerfusion.fusion.operators import FusionOperator, Projections
-from layerfusion.fusion.pool import ANCHORED_GATED, FORMS, fit_pool
+from layerfusion.fusion.pool import KEPT_FORMS
+from layerfusion.fusion.pool_fitting import fit_pool
 from layerfusion.fusion.stacking import Stack
 from layerfusion.layers.labels import log_probabilities
 from layerfusion.layers.layer_id import LayerId
@@ -201,7 +202,7 @@ def test_an_operator_of_the_users_is_refused_in_words() -> None:
 
 @pytest.mark.parametrize("multilabel", [False, True])
 @pytest.mark.parametrize("shift", [None, torch.tensor([0.5, 0.0, -1.0, 2.0]).double()])
-@pytest.mark.parametrize("form", [*FORMS, ANCHORED_GATED])
+@pytest.mark.parametrize("form", KEPT_FORMS)
 def test_every_form_of_a_stack_says_the_same(
     form: str, shift: Tensor | None, multilabel: bool
 ) -> None:

@@ -19,8 +19,10 @@ from layerfusion.fusion.head import classifier_settings
 from layerfusion.fusion.head_files import StackHead, head_from, head_state
 from layerfusion.fusion.objective import find_shift, label_shares, weights_of
 from layerfusion.fusion.operator_head import OperatorHead
-from layerfusion.fusion.pool import FORMS, choose_pool, fit_pool
-from layerfusion.fusion.pool import _fit_form as fit_decisions
+from layerfusion.fusion.pool import KEPT_FORMS
+from layerfusion.fusion.pool_fitting import _fit_forms as fit_decisions
+from layerfusion.fusion.pool_fitting import fit_pool
+from layerfusion.fusion.pool_forms import choose_pool
 from layerfusion.fusion.pursuit import pursue
 from layerfusion.fusion.stacking import Stack, fit_stack
 from layerfusion.fusion.training import fit
@@ -65,13 +67,13 @@ def test_a_stack_is_better_than_each_source_on_rows_that_it_did_not_see() -> Non
     assert mean_loss(log_probs, target) < min(alone)
 
 
-@pytest.mark.parametrize("form", [*FORMS, "anchored_gated"])
+@pytest.mark.parametrize("form", KEPT_FORMS)
 def test_a_pool_of_labels_is_the_pool_of_their_decisions(form: str) -> None:
     features, target = _data()
     sources = torch.stack([log_probabilities(x[:, :LABELS], multilabel=True) for x in features])
     pool = fit_pool(sources, target, form)
     unfolded, classes = decisions(sources, target)
-    plain = fit_decisions(unfolded, classes, form, tilted=False)
+    (plain,) = fit_decisions(unfolded, classes, [form], tilted=False)
     pooled, gates = pool(sources)
     expected, each = plain(unfolded)
     assert pool.shift is not None
@@ -80,7 +82,7 @@ def test_a_pool_of_labels_is_the_pool_of_their_decisions(form: str) -> None:
     torch.testing.assert_close(gates, each.view(ROWS, LABELS, 2).mean(dim=1))
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", KEPT_FORMS)
 def test_a_pool_of_labels_has_an_offset_that_names_them_as_often_as_they_are(form: str) -> None:
     """Sources that hold every label for too rare cannot be mended by weights alone."""
     generator = torch.Generator().manual_seed(0)

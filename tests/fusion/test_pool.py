@@ -11,21 +11,24 @@ from scipy.optimize import minimize
 from torch import Tensor
 from torch.nn import functional as F
 
-from layerfusion.fusion.pool import (
+from layerfusion.fusion.pool import FACTS, KEPT_FORMS, Pool, agreement, evidence
+from layerfusion.fusion.pool_fitting import (
     ANCHOR_ROWS,
-    FACTS,
     GATE_ROWS,
-    GATED_SOURCES,
     MOVE_ROWS,
     WEIGHT_ROWS,
-    Pool,
-    agreement,
     anchored_weights,
-    choose_pool,
-    evidence,
     fit_pool,
-    judge_forms,
+    fit_pools,
 )
+from layerfusion.fusion.pool_forms import (
+    GATED_SOURCES,
+    PoolTask,
+    choose_pool,
+    judge_forms,
+    judge_pools,
+)
+from layerfusion.fusion.pool_forms import _supported as supported
 
 CLASSES = 3
 
@@ -141,10 +144,57 @@ def test_anchored_weights_let_a_source_correct_the_others() -> None:
     torch.testing.assert_close(pooled, torch.ones_like(pooled))
 
 
-def test_many_sources_are_pooled_without_gates() -> None:
+def test_sets_of_many_sources_compete_without_gates() -> None:
     said, target = _said(200, [1.0] * (GATED_SOURCES + 1))
-    _, losses, _ = choose_pool(said, target)
-    assert set(losses) == {"single", "anchored"}
+    ((_, compared),) = judge_pools([PoolTask(said, target)])
+    assert set(compared) == {"single", "anchored"}
+    _, kept, _ = choose_pool(said, target)
+    assert set(kept) == {"single", "anchored", "anchored_gated"}
+    _, alone, _ = choose_pool(said, target, gated=True)
+    assert set(alone) == {"anchored_gated"}
+
+
+def _now_and_then_blind(rows: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Many sources that are sure, of which two texts in three make each say a class by chance."""
+    said, target = _said(rows, [0.6] * (GATED_SOURCES + 1), seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    blind = torch.rand(rows, generator=generator) < 2 / 3
+    by_chance = F.one_hot(torch.randint(CLASSES, said.shape[:2], generator=generator), CLASSES)
+    return torch.where(blind[:, None], 3 * by_chance, 3 * said).log_softmax(dim=2), target
+
+
+def test_gates_of_many_sources_are_taken_where_held_out_rows_are_sure_of_them() -> None:
+    said, target = _now_and_then_blind(3000, seed=0)
+    pool, losses, reason = choose_pool(said, target)
+    assert pool.form == "anchored_gated"
+    assert losses["anchored_gated"] < losses["anchored"]
+    assert reason.startswith("anchored_gated: held-out log-loss single ")
+    fresh, fresh_target = _now_and_then_blind(3000, seed=7)
+    still = fit_pool(said, target, "anchored")
+    assert _loss(pool, fresh, fresh_target) < _loss(still, fresh, fresh_target)
+
+
+def test_gates_of_many_sources_that_are_alike_on_all_texts_are_not_taken() -> None:
+    for seed in range(5):
+        said, target = _said(300, [0.3] * (GATED_SOURCES + 1), seed)
+        assert choose_pool(said, target)[0].form == "anchored"
+
+
+@pytest.mark.parametrize(("gain", "form"), [(0.019, "anchored"), (0.021, "anchored_gated")])
+def test_gates_of_anchored_weights_have_to_gain_two_standard_errors(gain: float, form: str) -> None:
+    base = torch.full((100,), 1.0, dtype=torch.float64)
+    spread = torch.linspace(-1, 1, 100, dtype=torch.float64)
+    noise = 0.01 * spread / (spread.std() / 100**0.5)  # whose standard error is 0.01
+    losses = {"single": base + 1, "anchored": base, "anchored_gated": base - gain + noise}
+    assert supported(losses) == form
+
+
+def test_gates_of_anchored_weights_are_fitted_alone_as_beside_the_weights() -> None:
+    said, target = _said(100, [0.5, 1.0, 2.0])
+    beside = fit_pools(said, target, KEPT_FORMS)
+    for form, pool in zip(KEPT_FORMS, beside, strict=True):
+        assert pool.form == form
+        torch.testing.assert_close(pool(said)[0], fit_pool(said, target, form)(said)[0])
 
 
 def test_equal_sources_are_better_together_than_any_alone() -> None:
@@ -188,10 +238,7 @@ def test_overconfident_sources_are_calibrated() -> None:
     assert _loss(pool, over, target) < float(F.nll_loss(over[0], target))
 
 
-ALL_FORMS = ["single", "weighted", "anchored", "gated", "anchored_gated"]
-
-
-@pytest.mark.parametrize("form", ALL_FORMS)
+@pytest.mark.parametrize("form", KEPT_FORMS)
 @pytest.mark.parametrize(("rows", "classes"), [(40, 2), (150, 2), (100, 8)])
 def test_sources_that_are_right_on_all_rows_are_no_surer_than_the_rows_allow(
     form: str, rows: int, classes: int
@@ -205,13 +252,13 @@ def test_sources_that_are_right_on_all_rows_are_no_surer_than_the_rows_allow(
     assert wrong == pytest.approx((1 - 1 / classes) / (rows + 1), rel=0.05)
 
 
-@pytest.mark.parametrize("form", ALL_FORMS)
+@pytest.mark.parametrize("form", KEPT_FORMS)
 def test_sources_that_err_are_as_sure_as_their_mistakes_allow(
     form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said, target = _said(400, [0.5, 1.0])
     bounded = fit_pool(said, target, form)
-    monkeypatch.setattr("layerfusion.fusion.pool.UNKNOWN_ROWS", 0.0)
+    monkeypatch.setattr("layerfusion.fusion.pool_fitting.UNKNOWN_ROWS", 0.0)
     torch.testing.assert_close(
         bounded(said)[0], fit_pool(said, target, form)(said)[0], rtol=0.01, atol=0
     )
@@ -221,7 +268,7 @@ def test_the_bound_leaves_every_answer_as_it_is(monkeypatch: pytest.MonkeyPatch)
     said, target = _said(60, [9.0, 8.0, 9.0])
     fresh, _ = _said(1000, [3.0, 2.0, 1.0], seed=1)
     bounded = fit_pool(said, target, "anchored")
-    monkeypatch.setattr("layerfusion.fusion.pool.UNKNOWN_ROWS", 0.0)
+    monkeypatch.setattr("layerfusion.fusion.pool_fitting.UNKNOWN_ROWS", 0.0)
     free = fit_pool(said, target, "anchored")
     assert float(bounded.scale) < 0.9 * float(free.scale)
     assert torch.equal(bounded(fresh)[0].argmax(dim=1), free(fresh)[0].argmax(dim=1))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from layerfusion.fusion.pool import anchored_weights
+from layerfusion.fusion.pool_fitting import anchored_weights
 from layerfusion.fusion.pursuit import pursue
 
 
