@@ -276,10 +276,11 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
 
         Returns:
             A row for each text, with its index where `X` has one, and a column for each source,
-            such as `minilm:3:mean`; the mean over the seeds. The weights of a gated operator or
-            stack differ from text to text; others are the same for all texts. They add up to 1, but
-            for a stack of many sources: its weights may be negative, and their absolute values
-            add up to 1 (with `gated_stack` and `late_stack`, about 1). The weight of the head in a
+            such as `minilm:3:mean`; the mean over the seeds. The weights of a gated operator
+            differ from text to text, and so do those of a stack where held-out rows are sure that
+            this helps; others are the same for all texts. They add up to 1, but for a stack of many
+            sources: its weights may be negative, and their absolute values add up to 1 (where they
+            differ from text to text, and with `late_stack`, about 1). The weight of the head in a
             `late_stack` is shared out among the sources that it reads.
 
         Raises:
