@@ -20,6 +20,8 @@ Cell = Mapping[str, Any]
 MEASURES = ("accuracy", "log_loss")
 """What the first two figures of a method are."""
 LEVEL = 0.95
+BY_ROWS = ("data", "rows")
+"""What the cells have in common whose draws are averaged."""
 
 
 def interval(values: Sequence[Any]) -> tuple[float, float, float]:
@@ -58,38 +60,70 @@ def over_draws(cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def over_datasets(cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
+def over_datasets(by_rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Average the differences of each method over data sets, which are the units.
+
+    Args:
+        by_rows: the figures of each data set and number of rows.
 
     Returns:
         By method: for accuracy and log-loss, the mean difference to the house's pool, the ends of
         its interval, and the difference on each data set, the mean of its numbers of rows.
     """
-    parts = {key: over_draws(some) for key, some in _grouped(cells, ("data", "rows")).items()}
     found: dict[str, dict[str, Any]] = {}
     for method in METHODS:
         for measure in MEASURES:
             each: dict[str, list[float]] = {}
-            for (data, _), part in parts.items():
-                if method in part:
-                    each.setdefault(data, []).append(part[method][measure][1])
+            for part in by_rows:
+                if method in part["methods"]:
+                    ahead = part["methods"][method][measure][1]
+                    each.setdefault(part["data"], []).append(ahead)
             if each:
                 units = {data: float(np.mean(values)) for data, values in each.items()}
                 found.setdefault(method, {})[measure] = [*interval(list(units.values())), units]
     return found
 
 
-def as_json(cells: Sequence[Cell]) -> dict[str, Any]:
-    """Return all figures: over data sets, by data set and rows, and by set of members."""
+def as_json(cells: Sequence[Cell], former: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return all figures: over data sets, by data set and rows, and by set of members.
+
+    Args:
+        cells: figures of sets of members.
+        former: figures as this function returned them, of which those of other data sets and
+            numbers of rows are kept.
+    """
+    by_rows = _listed(cells, BY_ROWS, lambda of: of)
+    by_members = _listed(
+        cells,
+        (*BY_ROWS, "models", "lexical"),
+        lambda of: [*of["accuracy"][:2], *of["log_loss"][:2]],  # without intervals, for size
+    )
+    if former is not None:
+        known = {_place(one) for one in by_rows}
+        by_rows, by_members = (
+            _in_order([one for one in former[name] if _place(one) not in known] + new)
+            for name, new in (("by_rows", by_rows), ("by_members", by_members))
+        )
     return {
-        "over_datasets": _rounded(over_datasets(cells), 6),
-        "by_rows": _listed(cells, ("data", "rows"), lambda of: of),
-        "by_members": _listed(
-            cells,
-            ("data", "rows", "models", "lexical"),
-            lambda of: [*of["accuracy"][:2], *of["log_loss"][:2]],  # without intervals, for size
-        ),
+        "over_datasets": _rounded(over_datasets(by_rows), 6),
+        "by_rows": by_rows,
+        "by_members": by_members,
     }
+
+
+def _place(one: Mapping[str, Any]) -> tuple[str, str]:
+    return one["data"], one["rows"]
+
+
+def _in_order(figures: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Sort by data set, in the order in which they come, and by the number of rows, all last."""
+    data = list(dict.fromkeys(one["data"] for one in figures))
+
+    def key(one: Mapping[str, Any]) -> tuple[int, float]:
+        rows = one["rows"]
+        return data.index(one["data"]), float(rows) if rows.isdigit() else float("inf")
+
+    return sorted(figures, key=key)
 
 
 def _listed(
@@ -102,7 +136,7 @@ def _listed(
             "draws": _draws(some),
             "test_rows": some[0]["test_rows"],
             "members": sorted({cell["members"] for cell in some}),
-            "methods": _rounded({method: kept(of) for method, of in over_draws(some).items()}),
+            "methods": _rounded({method: kept(of) for method, of in over_draws(some).items()}, 5),
         }
         for key, some in _grouped(cells, names).items()
     ]
@@ -110,7 +144,7 @@ def _listed(
 
 def as_text(cells: Sequence[Cell]) -> str:
     """Write Markdown tables: over data sets, and of each measure by data set and rows."""
-    overall = over_datasets(cells)
+    overall = over_datasets(_listed(cells, BY_ROWS, lambda of: of))
     names = list(dict.fromkeys(cell["data"] for cell in cells))
     lines = [
         f"Accuracy (points) and log-loss less those of {HOUSE}, over data sets.",
@@ -122,7 +156,7 @@ def as_text(cells: Sequence[Cell]) -> str:
         *accuracy, units = of["accuracy"]
         each = [f"{100 * units[name]:+.1f}" if name in units else "" for name in names]
         lines.append(_row([method, *each, _points(accuracy), _nats(of["log_loss"][:3])]))
-    groups = _grouped(cells, ("data", "rows"))
+    groups = _grouped(cells, BY_ROWS)
     parts = {key: over_draws(some) for key, some in groups.items()}
     for measure, shown, value in (
         ("accuracy", _points, lambda x: f"{100 * x:.1f}"),
@@ -172,7 +206,7 @@ def _grouped(cells: Sequence[Cell], names: Sequence[str]) -> dict[tuple[Any, ...
     return found
 
 
-def _rounded(value: Any, digits: int = 4) -> Any:
+def _rounded(value: Any, digits: int) -> Any:
     """Round every number to some digits after the point; None for an end that is not known."""
     if isinstance(value, Mapping):
         return {name: _rounded(one, digits) for name, one in value.items()}

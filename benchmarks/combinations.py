@@ -68,7 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> list[Cell]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--rows", default="200:10,1000:10,2000:5", help="rows:draws, …")
     parser.add_argument("--cells", type=Path, default=Path("outputs/combinations.jsonl"))
-    parser.add_argument("--json", type=Path, help="file for the figures over draws")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        help="file for the figures over draws; it keeps those of other data sets and rows",
+    )
     known, words = parser.parse_known_args(arguments)
     datasets = [word for word in words if "=" not in word]
     settings = [word for word in words if "=" in word]
@@ -82,7 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> list[Cell]:
                 compare(config, dataset, rows, draw, known.cells)
     cells = read_cells(known.cells)
     if known.json:
-        write_atomically(known.json, json.dumps(as_json(cells), separators=(",", ":")).encode())
+        former = json.loads(known.json.read_text()) if known.json.exists() else None
+        figures = json.dumps(as_json(cells, former), separators=(",", ":"))
+        write_atomically(known.json, figures.encode())
     print(as_text(cells))
     return cells
 

@@ -31,7 +31,7 @@ from benchmarks.combination_methods import (
     methods_for,
     select,
 )
-from benchmarks.combination_tables import as_json, as_text, over_datasets, over_draws
+from benchmarks.combination_tables import as_json, as_text, over_draws
 from benchmarks.combinations import draw_rows, main, sets_of_members
 from layerfusion.texts import TextDataset
 from layerfusion.texts.splits import Split
@@ -166,14 +166,27 @@ def test_a_draw_counts_once_and_so_does_a_data_set() -> None:
     assert (value, mean) == pytest.approx((0.83, 0.03))
     expected = stats.t.interval(0.95, 2, loc=0.03, scale=stats.sem(ahead["x"]))
     assert (low, high) == pytest.approx(expected)
-    mean, low, high, units = over_datasets(cells)[name]["accuracy"]
+    kept = json.loads(json.dumps(as_json(cells), allow_nan=False))
+    mean, low, high, units = kept["over_datasets"][name]["accuracy"]
     assert units == pytest.approx({"x": 0.03, "y": -0.02})
     expected = stats.t.interval(0.95, 1, loc=0.005, scale=stats.sem([0.03, -0.02]))
-    assert (mean, low, high) == pytest.approx((0.005, *expected))
-    kept = json.loads(json.dumps(as_json(cells), allow_nan=False))
+    assert (mean, low, high) == pytest.approx((0.005, *expected), abs=1e-6)
     assert [(one["data"], one["draws"]) for one in kept["by_rows"]] == [("x", 3), ("y", 3)]
     assert len(kept["by_members"]) == 4
     assert "+3.0 [-3.6, +9.6]" in as_text(cells)
+
+
+def test_the_file_of_figures_keeps_other_data_sets_and_numbers_of_rows() -> None:
+    before = [cell("x", 0, True, 0.01), {**cell("x", 0, True, 0.03), "rows": "all"}]
+    other = [cell("y", 0, True, 0.05), {**cell("x", 1, True, 0.04), "rows": "200"}]
+    former = json.loads(json.dumps(as_json(before)))
+    kept = as_json(other, former)
+    places = [(one["data"], one["rows"]) for one in kept["by_rows"]]
+    assert places == [("x", "200"), ("x", "all"), ("y", "200")]
+    units = kept["over_datasets"]["simplex weights, log-linear"]["accuracy"][3]
+    assert units == pytest.approx({"x": 0.035, "y": 0.05})  # 200 rows of x are the new ones
+    assert [one["draws"] for one in kept["by_members"]] == [1, 1, 1]
+    assert as_json([*before, other[0]]) == as_json([other[0]], former)
 
 
 def test_the_page_has_the_figures_that_are_kept() -> None:
