@@ -20,6 +20,14 @@ ANCHORED_GATED = "anchored_gated"
 """The form of `fusion=gated_stack`."""
 KEPT_FORMS = (*FORMS, ANCHORED_GATED)
 """The forms that cross-validation chooses among for a pool that is kept."""
+WORDS = {
+    SINGLE: "the best source alone",
+    WEIGHTED: "one weight for each source",
+    ANCHORED: "weights held near equal ones",
+    GATED: "weights that differ from text to text",
+    ANCHORED_GATED: "weights that move a little from text to text",
+}
+"""The forms in the words of a reader."""
 FACTS = 3
 """Numbers that a gate sees of each source: entropy, largest log-probability, distance from the mean
 of all sources."""

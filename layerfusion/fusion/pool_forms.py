@@ -23,6 +23,7 @@ from layerfusion.fusion.pool import (
     KEPT_FORMS,
     SINGLE,
     WEIGHTED,
+    WORDS,
     Pool,
 )
 from layerfusion.fusion.pool_fitting import fit_pool, fit_pools
@@ -65,7 +66,8 @@ def choose_pool(
         class_weights: none, or balanced to pool as if all classes were equally frequent.
 
     Returns:
-        The pool fitted on all rows, the cross-validated log-loss of each form, and the reason.
+        The pool fitted on all rows, the cross-validated log-loss of each form, and the reason
+        in a reader's words.
     """
     form, predicted = judge_forms(log_probs, target, seed=seed, gated=gated)
     pool = fit_pool(log_probs, target, form)
@@ -78,8 +80,8 @@ def choose_pool(
     if len(log_probs) == 1:
         return pool, {}, f"a single source, calibrated{words}"
     means = {name: float(mean_loss(found, target)) for name, found in predicted.items()}
-    listed = ", ".join(f"{name} {mean:.4f}" for name, mean in means.items())
-    return pool, means, f"{form}: held-out log-loss {listed}{words}"
+    others = "".join(f"; {WORDS[name]} {means[name]:.4f}" for name in means if name != form)
+    return pool, means, f"{WORDS[form]}, held-out log-loss {means[form]:.4f}{others}{words}"
 
 
 def judge_forms(

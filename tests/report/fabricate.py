@@ -24,6 +24,7 @@ from layerfusion.records.job import (
     LayerRecord,
     RunRecord,
     SeedRecord,
+    find_records,
     write_record,
 )
 from layerfusion.records.search import SearchHistory, TrialRecord
@@ -242,6 +243,12 @@ def write_job(
     pq.write_table(table, folder / PREDICTIONS)
     write_record(record, folder)
     return record
+
+
+def amend(runs: Path, record: RunRecord, **changes: object) -> None:
+    """Change what the record of a job says."""
+    (folder,) = [path for path, found in find_records(runs) if found.job == record.job]
+    write_record(replace(record, **changes), folder)  # type: ignore[arg-type]
 
 
 def write_sweep(runs: Path, data: DataRecord, *, lift: float = 0.0, baseline: float = 0.76) -> None:

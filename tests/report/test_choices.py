@@ -13,25 +13,17 @@ from layerfusion.findings.tests import find_all
 from layerfusion.records.job import (
     CandidateRecord,
     PilotRecord,
-    RunRecord,
-    find_records,
-    write_record,
 )
 from layerfusion.report.blocks.choices import choice_block
 from layerfusion.report.page import write_report
 from layerfusion.report.table import Table
-from tests.report.fabricate import dataset, write_job
+from tests.report.fabricate import amend, dataset, write_job
 
 SOURCES = [("minilm", "3"), ("smollm2", "15")]
 
 
 def right(rate: float) -> np.ndarray:
     return np.arange(dataset().rows["test"])[None] < rate * dataset().rows["test"]
-
-
-def amend(runs: Path, record: RunRecord, **changes: object) -> None:
-    (folder,) = [path for path, found in find_records(runs) if found.job == record.job]
-    write_record(replace(record, **changes), folder)  # type: ignore[arg-type]
 
 
 def choice_tables(group: DataGroup) -> tuple[Table, ...]:

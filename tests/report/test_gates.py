@@ -20,7 +20,7 @@ from layerfusion.report.contents import build_report
 from layerfusion.report.figures.axes import NARROW, WIDE
 from layerfusion.report.figures.canvas import sheet
 from layerfusion.report.page import write_report
-from tests.report.fabricate import dataset, write_job
+from tests.report.fabricate import amend, dataset, write_job
 from tests.report.fabricate_sets import set_dataset, true_labels, write_set_job
 from tests.report.reading import section_of
 
@@ -70,6 +70,14 @@ def test_records_keep_their_gates(written: Path) -> None:
     for record in records:
         assert record.gates is not None
         assert [one.label for one in record.gates.classes] == ["neg", "pos"]
+
+
+def test_the_page_says_why_the_weights_of_a_stack_are_as_they_are(tmp_path: Path) -> None:
+    data, gates = dataset(rows=ROWS), [0.5, 0.3, 0.2]
+    made = write_job(tmp_path, data, SOURCES, 0.75, 0.8, gates=gates)
+    amend(tmp_path, made, fusion_notes=["seed 0: weights held near equal ones", "seed 1: other"])
+    page = write_report(tmp_path, tmp_path / "out", title="t").read_text()
+    assert "Seed 0: weights held near equal ones. Dashed: 1/3" in page
 
 
 def test_the_details_are_of_the_fusion_that_validation_chooses(section: Block) -> None:

@@ -17,7 +17,7 @@ from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.names import job_names, sentence_case, source_name
 from layerfusion.findings.shown import comparisons
 from layerfusion.findings.tests import Findings
-from layerfusion.records.format import plural
+from layerfusion.records.format import capital, plural
 from layerfusion.records.gates import GateRecord
 from layerfusion.records.job import LayerRecord
 from layerfusion.report.block import Block, Folded, Part
@@ -61,17 +61,17 @@ def gate_block(group: DataGroup, findings: Findings) -> Block | None:
     parts: list[Part | None] = [MEANING]
     for number, job in enumerate(gated, start=1):
         name, key = names[job], f"{group.key}-gates-{number}"
+        why = "".join(f" {capital(note)}." for note in job.record.fusion_notes[:1])
         largest = sorted(job.record.layers, key=lambda layer: -(layer.mean_gate or 0))[:3]
         figure = drawing(
             key,
             lambda ax, job=job: plot_mean_gates(job, model_colors(group.models), ax),
             alt=f"{group.label}, {name}: mean gate of each of {job.sources} layers; the largest"
             " are " + ", ".join(f"{x.backbone} {x.layer} {x.mean_gate:.3f}" for x in largest),
-            caption=f"{sentence_case(name, job)}. Dashed: 1/{job.sources}, what equal weights would"
-            " give.",
+            caption=f"{sentence_case(name, job)}.{why} Dashed: 1/{job.sources}, what equal"
+            " weights would give.",
         )
-        table = mean_table(name, job)
-        record = job.record.gates
+        table, record = mean_table(name, job), job.record.gates
         details = _details(group, job, record, name, key) if record and job in detailed else None
         if details or len(gated) <= MOST_OPEN:
             parts += [figure, Folded((table,)), details]
