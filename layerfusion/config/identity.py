@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -131,6 +131,25 @@ def user_code(config: TrainConfig) -> dict[str, str]:
     entries = [] if fusion.name != AUTO else map(find_operator, fusion.among or ())
     targets = [fusion.target, *(entry.target for entry in entries if entry is not None)]
     paths |= {one: "fusion" for one in targets if one and not one.startswith("layerfusion.")}
+    return _hashes(paths)
+
+
+def code_of_profile(config: TrainConfig) -> dict[str, str]:
+    """Hash the user's code that a layer profile runs: scores, selections, multi-layer probes.
+
+    Returns and raises as `user_code`.
+    """
+    named = {
+        "layers.score": [config.layers.score],
+        "profile.scores": config.profile.scores,
+        "profile.selections": config.profile.selections,
+        "profile.multi_layer": config.profile.multi_layer,
+    }
+    return _hashes({x: key for key, every in named.items() for x in every if is_import_path(x)})
+
+
+def _hashes(paths: Mapping[str, str]) -> dict[str, str]:
+    """Hash the source of each object that an import path names, the paths given with their keys."""
     hashes = {path: code_hash(key, path) for path, key in paths.items()}
     return {path: source for path, source in hashes.items() if source is not None}
 

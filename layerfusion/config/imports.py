@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.util
 import inspect
+import marshal
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +22,10 @@ _on_path: list[str] = []
 """The user's folders that `import_from` put on Python's path, for it to take them off again."""
 _loaded: dict[str, Path] = {}
 """Top name of each module that was loaded from a folder of the user's, to that folder."""
+_ran: dict[str, tuple[object, str | None]] = {}
+"""Name of each module of the user's to its spec, and to its source as it was when it ran."""
+_edited: set[str] = set()
+"""Those whose files have changed since they ran. They run anew when they are named next."""
 
 
 def is_import_path(name: object) -> bool:
@@ -43,7 +50,11 @@ def import_object(key: str, path: str) -> Any:
     home = _make_way(module_name)
     try:
         with naming_extras():
-            module = importlib.import_module(module_name)
+            module = _run(module_name)
+            home_of = _home_of(getattr(module, name, None), module_name)
+            if home_of in _edited:  # a module that this one takes the object from
+                _run(home_of)
+                module = importlib.reload(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise UserError(f"{key}={path}: {module_name} cannot be imported: {error}") from error
@@ -77,7 +88,9 @@ def code_hash(key: str, path: str) -> str | None:
     """Hash the source of the module with a user's function or class.
 
     We hash the whole module, since a function may call others in it. For a `functools.partial`, or
-    another object that is called, it is the module that `path` names, where its values stand.
+    another object that is called, it is the module that `path` names, where its values stand. It is
+    the source that runs, also where the file has been edited since. What is written in a notebook
+    is hashed alone.
 
     Args:
         key: the config key that names the object, for messages.
@@ -90,19 +103,22 @@ def code_hash(key: str, path: str) -> str | None:
         UserError: as `import_object`.
     """
     named = import_object(key, path)
-    own = inspect.isroutine(named) or inspect.isclass(named)
-    try:
-        module = named.__module__ if own else _module_of(path)
-        source = inspect.getsource(sys.modules[module])
-    except (OSError, TypeError, AttributeError, KeyError):
-        return None
-    return hashlib.sha256(source.encode()).hexdigest()[:16]
+    module = sys.modules.get(_home_of(named, _module_of(path)))
+    source = _source_that_ran(module) if module is not None else None
+    if source is None:  # what is written in a notebook has no file
+        source = _source_of(named)
+    code = source.encode() if source is not None else None
+    if code is None and inspect.isfunction(named):
+        code = marshal.dumps(named.__code__)
+    return hashlib.sha256(code).hexdigest()[:16] if code is not None else None
 
 
 def import_from(folders: Iterable[Path]) -> None:
     """Let `import_object` find the modules in some folders, and in none of an earlier command's.
 
-    The folders go behind all other places, so that a file of the user's cannot hide a package.
+    The folders go behind all other places, so that a file of the user's cannot hide a package. A
+    module whose file has been edited since it ran, runs anew when it is named next: a command calls
+    this at its start alone, so that the code of its jobs stays the same to their end.
 
     Raises:
         UserError: for a folder that does not exist.
@@ -116,6 +132,8 @@ def import_from(folders: Iterable[Path]) -> None:
     _on_path[:] = [str(folder) for folder in _user_folders if str(folder) not in sys.path]
     sys.path.extend(_on_path)
     importlib.invalidate_caches()  # a file may have been written a moment ago
+    for name in list(_ran):
+        _notice_edit(name)
 
 
 def require_named(key: str, path: str, modules: Iterable[str]) -> None:
@@ -160,6 +178,78 @@ def _make_way(module_name: str) -> Path | None:
     if home is not None and top not in sys.modules:
         _loaded[top] = home
     return home
+
+
+def _run(name: str) -> ModuleType:
+    """Import a module; if its file has been edited since it ran, run it anew."""
+    module = sys.modules.get(name)
+    if module is None or _is_of_layerfusion(name):
+        module = importlib.import_module(name)
+    elif name not in _ran and _is_older_than_its_file(module):
+        _edited.add(name)
+    if name in _edited:
+        # Python takes compiled code for that of a file of the same second and size.
+        with suppress(OSError):
+            Path(importlib.util.cache_from_source(str(module.__file__))).unlink(missing_ok=True)
+        module = importlib.reload(module)
+        _edited.discard(name)
+    if not _is_of_layerfusion(name):
+        _source_that_ran(module)
+    return module
+
+
+def _home_of(named: object, module_name: str) -> str:
+    """Name the module that a function or class was written in; of other objects the given one."""
+    if inspect.isroutine(named) or inspect.isclass(named):
+        return getattr(named, "__module__", None) or module_name
+    return module_name
+
+
+def _source_that_ran(module: ModuleType) -> str | None:
+    """Return the source of a module as it was when it ran; None where there is none to read."""
+    name, spec = module.__name__, module.__spec__
+    if name not in _ran or _ran[name][0] is not spec:  # the user may reload it too
+        _ran[name] = spec, _source_of(module)
+    return _ran[name][1]
+
+
+def _source_of(code: Any) -> str | None:
+    try:
+        return inspect.getsource(code)
+    except (OSError, TypeError):
+        return None
+
+
+def _notice_edit(name: str) -> None:
+    """Note that a module of the user's is to run anew, if its file is another one than it was."""
+    module = sys.modules.get(name)
+    if module is None or name == "__main__" or _is_installed(module):
+        return
+    ran, found = _source_that_ran(module), _source_of(module)
+    if found is not None and found != ran:
+        _edited.add(name)
+
+
+def _is_older_than_its_file(module: ModuleType) -> bool:
+    """Tell whether the file of a module that others imported has been edited since, if known."""
+    file = getattr(module, "__file__", None)
+    if file is None or not file.endswith(".py") or module.__name__ == "__main__":
+        return False
+    if _is_installed(module):
+        return False
+    try:
+        now = Path(file).stat()
+        compiled = Path(importlib.util.cache_from_source(file)).read_bytes()[:16]
+    except (OSError, NotImplementedError):
+        return False
+    flags, time, size = (int.from_bytes(compiled[n : n + 4], "little") for n in (4, 8, 12))
+    facts = int(now.st_mtime) & 0xFFFFFFFF, now.st_size & 0xFFFFFFFF
+    return flags == 0 and facts != (time, size)
+
+
+def _is_installed(module: ModuleType) -> bool:
+    parts = Path(getattr(module, "__file__", None) or "").parts
+    return "site-packages" in parts or "dist-packages" in parts
 
 
 def _is_of_layerfusion(module_name: str) -> bool:

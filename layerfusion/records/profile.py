@@ -222,6 +222,9 @@ class Profile:
     """Score to how its values read, for every score in `layers`."""
     multi_layer: list[MultiLayerProfile] = field(default_factory=list)
     """Probes of several layers at once; none in older records."""
+    code: dict[str, str] = field(default_factory=dict)
+    """Hash of the source of each score, selection and probe of the user's, by its import path; none
+    in older records."""
     schema: int = SCHEMA
 
     def __repr__(self) -> str:

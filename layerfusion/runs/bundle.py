@@ -37,7 +37,7 @@ from layerfusion.embeddings.backbone import Backbone
 from layerfusion.embeddings.backbone_loading import load_backbone
 from layerfusion.embeddings.batch_size import CPU_BUDGETS, GPU_BUDGETS
 from layerfusion.embeddings.breaker import Breaker
-from layerfusion.embeddings.cache_key import text_hash
+from layerfusion.embeddings.cache_key import pooling_identity, text_hash
 from layerfusion.embeddings.forward import embed
 from layerfusion.embeddings.given import LAYER, GivenSource, open_given
 from layerfusion.embeddings.lexical import LexicalFit
@@ -58,9 +58,7 @@ from layerfusion.runs.bundle_files import (
 from layerfusion.runs.naming import labels_of
 from layerfusion.runs.recent import RecentVectors, Vectors
 from layerfusion.runs.resources import share_cores
-from layerfusion.runs.trust import (
-    is_given,
-)
+from layerfusion.runs.trust import is_given, own_code, warn_of_other_code
 from layerfusion.statistics.answers import answers
 from layerfusion.texts.strings import strings_of
 
@@ -113,6 +111,8 @@ class Bundle:
     unasked: Mapping[str, str] = field(default_factory=dict)
     """Sources whose vectors are computed elsewhere, to the servers and files that the classifier
     names for them, and that are only asked once the user says so."""
+    told: set[str] = field(default_factory=set, repr=False, compare=False)
+    """Code of the user's that is another one than in training, of which the user was warned."""
 
     @property
     def multilabel(self) -> bool:
@@ -476,6 +476,9 @@ class Bundle:
         With `every`, the layers below that are not used come too, which costs little: another
         classifier may want them.
         """
+        now = own_code(self.config, self.layers, ())  # a notebook may have run the file anew
+        fresh = {path: source for path, source in now.items() if path not in self.told}
+        self.told.update(warn_of_other_code(str(self.folder or "classifier"), self.code, fresh))
         backbone = self._backbones[name]
         of_model = [layer for layer in self.layers if layer.backbone == name]
         wanted: dict[str, list[str]] = {}
@@ -502,7 +505,8 @@ class Bundle:
     def _vectors_of(self, name: str) -> str:
         """Name everything that the vectors of a model depend on, besides the text."""
         used = {layer.pooling for layer in self.layers if layer.backbone == name}
-        poolings = {pooling: asdict(self.config.pooling[pooling]) for pooling in sorted(used)}
+        known = {pooling: self.config.pooling[pooling] for pooling in sorted(used)}
+        poolings = {name: [asdict(x), pooling_identity(x.pool)] for name, x in known.items()}
         settings = asdict(self.config.backbone[name])
         device = self.config.extract.device
         return json.dumps([self.models[name].content, settings, poolings, device])

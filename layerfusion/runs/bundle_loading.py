@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -40,9 +39,8 @@ from layerfusion.runs.trust import (
     own_code,
     refuse_code,
     refuse_interpolation,
+    warn_of_other_code,
 )
-
-log = logging.getLogger(__name__)
 
 
 @plain_calls("load")
@@ -116,7 +114,7 @@ def load_bundle(
             if name in config.lexical
         }
         _check_regressions(lexical, heads)
-    _warn_of_other_code(place, about.code, own_code(config, layers, heads))
+    told = warn_of_other_code(str(place), about.code, own_code(config, layers, heads))
     for name in models or {}:
         if name not in about.models:
             raise unknown("model", name, about.models)
@@ -139,20 +137,8 @@ def load_bundle(
         about.facts,
         about.code,
         unasked,
+        told,
     )
-
-
-def _warn_of_other_code(place: Path, then: Mapping[str, str], now: Mapping[str, str]) -> None:
-    """Warn of a user's code that has changed since the training."""
-    for name, source in now.items():
-        if then.get(name, source) != source:
-            log.warning(
-                "%s: the file of %s is another one than in training, so answers and probabilities"
-                " may differ from those that were judged: train again, or name the folder of the"
-                " file as it was",
-                place,
-                name,
-            )
 
 
 def _moved_folders(config: TrainConfig, models: Mapping[str, Model]) -> dict[str, str]:

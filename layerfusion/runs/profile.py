@@ -14,7 +14,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from layerfusion.config.check import refuse_time_limit, require_honest
-from layerfusion.config.identity import profile_id, refuse_other_job, sweep_of
+from layerfusion.config.identity import code_of_profile, profile_id, refuse_other_job, sweep_of
 from layerfusion.config.job import LayersConfig, TrainConfig
 from layerfusion.embeddings.source import Source
 from layerfusion.errors import UserError
@@ -80,7 +80,11 @@ def run_profile(config: TrainConfig, folder: Path) -> Profile:
         same = kept.dataset.fingerprint == dataset.fingerprint and kept.job == profile_id(config)
         sources = open_sources(config, dataset)
         models = {name: _spec_hashes(source) for name, source in sources.items()}
-        if same and models == {name: x.spec_hashes for name, x in kept.backbones.items()}:
+        code = code_of_profile(config)
+        other = [path for path, source in code.items() if kept.code.get(path) != source]
+        if other:
+            log.info("%s: the file of %s has changed since, so it runs again", folder, other[0])
+        elif same and models == {name: x.spec_hashes for name, x in kept.backbones.items()}:
             log.info("finished before: %s", folder)
             return kept
     open_backbones(settled(config, dataset))  # reports a missing model before a W&B run starts
@@ -152,6 +156,7 @@ def make_profile(
         ],
         multi_layer=[judge.multi_layer(one) if judge else one.record for one in together],
         versions=versions(),
+        code=code_of_profile(config),
         score_facts={
             name: ScoreFacts(table.score(name).low_is_good, table.score(name).within_model)
             for name in table.values

@@ -7,6 +7,7 @@ or chooses a place to write to, unless the user says so.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,8 @@ from layerfusion.embeddings.source import EMBEDDINGS
 from layerfusion.errors import UserError, unknown
 from layerfusion.fusion.head_files import Head, operators_of
 from layerfusion.layers.layer_id import LayerId
+
+log = logging.getLogger(__name__)
 
 
 def is_given(config: TrainConfig, name: str) -> bool:
@@ -119,6 +122,29 @@ def own_code(
     paths |= {path: "operator" for head in heads for path in operators_of(head)}
     hashes = {path: code_hash(key, path) for path, key in paths.items()}
     return {path: source for path, source in hashes.items() if source is not None}
+
+
+def warn_of_other_code(where: str, then: Mapping[str, str], now: Mapping[str, str]) -> set[str]:
+    """Warn of a user's code that is another one than in training.
+
+    Args:
+        where: the classifier, for the message.
+        then: import path to the hash of the source in training.
+        now: the same of what runs now.
+
+    Returns:
+        The import paths that it warned of.
+    """
+    other = {name for name, source in now.items() if then.get(name, source) != source}
+    for name in sorted(other):
+        log.warning(
+            "%s: the file of %s is another one than in training, so answers and probabilities may"
+            " differ from those that were judged: train again, or name the folder of the file as"
+            " it was",
+            where,
+            name,
+        )
+    return other
 
 
 def _trusted(name: str, backbone: BackboneConfig) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from layerfusion.config.imports import import_from, import_object, user_folders
+from layerfusion.config.imports import code_hash, import_from, import_object, user_folders
 from layerfusion.errors import UserError
 
 
@@ -48,3 +50,84 @@ def test_a_module_that_is_loaded_is_not_loaded_twice(tmp_path: Path) -> None:
     first = import_object("key", "mine_once:Mine")
     import_from([folder, tmp_path])
     assert import_object("key", "mine_once:Mine") is first
+
+
+# -- files that are edited while Python runs -----------------------------------------------------
+
+
+def test_an_edited_file_runs_anew_from_the_next_command_on(tmp_path: Path) -> None:
+    """Until then the hash is that of the code that runs: the same second, the same size."""
+    folder = module(tmp_path / "a", "mine_edited", "def who(): return 'a'\n")
+    import_from([folder])
+    first, hashed = import_object("key", "mine_edited:who"), code_hash("key", "mine_edited:who")
+    assert first() == "a"
+    module(folder, "mine_edited", "def who(): return 'b'\n")
+    assert import_object("key", "mine_edited:who")() == "a"
+    assert code_hash("key", "mine_edited:who") == hashed
+    import_from([folder])
+    assert import_object("key", "mine_edited:who")() == "b"
+    assert code_hash("key", "mine_edited:who") != hashed
+    module(folder, "mine_edited", "def who(): return 'a'\n")
+    import_from([folder])
+    assert code_hash("key", "mine_edited:who") == hashed
+    assert import_object("key", "mine_edited:who")() == "a"
+
+
+def test_an_edit_that_python_cannot_read_is_told_until_it_is_mended(tmp_path: Path) -> None:
+    folder = module(tmp_path / "a", "mine_broken", "def who(): return 'a'\n")
+    import_from([folder])
+    assert import_object("key", "mine_broken:who")() == "a"
+    module(folder, "mine_broken", "def who() return 'b'\n")
+    for _ in range(2):
+        import_from([folder])
+        with pytest.raises(UserError, match=r"key=mine_broken:who: mine_broken cannot be imported"):
+            import_object("key", "mine_broken:who")
+    module(folder, "mine_broken", "def who(): return 'b'\n")
+    import_from([folder])
+    assert import_object("key", "mine_broken:who")() == "b"
+
+
+def test_a_file_that_was_edited_after_the_users_own_import_runs_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    folder = module(tmp_path / "a", "mine_before", "def who(): return 'a'\n")
+    import_from([folder])
+    own = importlib.import_module("mine_before")
+    module(folder, "mine_before", "def who():\n    return 'another'\n")
+    assert import_object("key", "mine_before:who")() == "another"
+    assert own.who() == "another"  # the module itself ran anew, and no second one
+
+
+def test_what_the_user_reloads_has_the_hash_of_what_it_was_reloaded_from(tmp_path: Path) -> None:
+    folder = module(tmp_path / "a", "mine_reloaded", "def who(): return 'a'\n")
+    import_from([folder])
+    before = code_hash("key", "mine_reloaded:who")
+    module(folder, "mine_reloaded", "def who():\n    return 'another'\n")
+    importlib.reload(sys.modules["mine_reloaded"])
+    assert import_object("key", "mine_reloaded:who")() == "another"
+    assert code_hash("key", "mine_reloaded:who") != before
+
+
+def test_an_edit_counts_where_the_object_was_written(tmp_path: Path) -> None:
+    folder = module(tmp_path / "a", "mine_inner", "def who(): return 'a'\n")
+    module(folder, "mine_outer", "from mine_inner import who\n")
+    import_from([folder])
+    before = code_hash("key", "mine_outer:who")
+    module(folder, "mine_inner", "def who(): return 'b'\n")
+    import_from([folder])
+    assert import_object("key", "mine_outer:who")() == "b"
+    assert code_hash("key", "mine_outer:who") != before
+
+
+def test_what_is_written_in_a_notebook_has_a_hash_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    notebook = ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", notebook)
+    hashes = []
+    for number in (1, 2, 1):
+        exec(f"def who(): return {number}", vars(notebook))
+        hashes.append(code_hash("key", "__main__:who"))
+    assert hashes[0] == hashes[2] != hashes[1]
+    assert None not in hashes
