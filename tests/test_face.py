@@ -427,3 +427,29 @@ def test_figures_are_axes(names: dict[str, Any]) -> None:
     assert lf.plot_layers(names["profile"], ax=axes) is axes
     assert list(names["profile"].frame().columns[:4]) == ["backbone", "layer", "pooling", "depth"]
     plt.close("all")
+
+
+@pytest.mark.parametrize(
+    ("setting", "name"),
+    [
+        ({"limit.train": 20}, "limit.train"),
+        ({"limit": {"train": 2}}, "limit"),
+        ({"dataset": "mr"}, "dataset"),
+        ({"dataset_": {"dedupe": True}}, "dataset"),
+        ({"by_folds": 3}, "by_folds"),
+        ({"logger": "wandb"}, "logger"),
+        ({"profile.scores": ["probe"]}, "profile.scores"),
+        ({"paths.outputs": "there"}, "paths.outputs"),
+    ],
+)
+def test_a_setting_of_jobs_is_refused_where_rows_are_given(
+    setting: dict[str, Any], name: str
+) -> None:
+    texts, labels = ["a film", "a plot", "an end", "a start"], [0, 1, 0, 1]
+    line = f"^settings: {re.escape(name)}: it is of a job on a data set"
+    with pytest.raises(lf.UserError, match=line):
+        lf.LayerFusionClassifier("minilm", settings=setting).fit(texts, labels)
+    with pytest.raises(lf.UserError, match=line):
+        lf.rank("minilm", texts, labels, **setting)
+    with pytest.raises(lf.UserError, match=line):
+        lf.embed(texts, "minilm", **setting)

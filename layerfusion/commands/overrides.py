@@ -32,6 +32,8 @@ SETTINGS = ("cache", "config_dir", "experiment", *(one.name for one in fields(Tr
 """What `**settings` of a Python function may name."""
 NO_DATASET = Path("no data set")
 """Stands for the data set of a command that reads none."""
+OF_JOBS = ("dataset", "limit", "by_folds", "bundle", "sweep", "profile", "logger", "protocol")
+"""Settings of jobs on a data set, with a folder for what they leave."""
 _COMPOSING = threading.Lock()
 """Held while Hydra composes, since its state is of the whole process."""
 ANY_MODEL: Names = ("the default",)
@@ -62,6 +64,8 @@ def config_of(
         UserError: for a name that does not exist, or a setting that the command does not have.
     """
     keys = dict(settings)
+    if dataset is NO_DATASET:
+        _refuse_of_jobs(keys)
     cache = Path(keys.pop("cache", None) or keys.pop("paths.cache", None) or "outputs/cache")
     folders = [Path(folder) for folder in listed("config_dir", keys.pop("config_dir", ()))]
     import_from([*folders, Path()])
@@ -86,6 +90,17 @@ def config_of(
         words += _setting_words(key.rstrip("_"), value)
     with _COMPOSING:
         return load(compose(command, words))
+
+
+def _refuse_of_jobs(settings: Iterable[str]) -> None:
+    """Refuse settings that change nothing where rows are given and no folder is written."""
+    for key in settings:
+        name = key.rstrip("_")
+        if name.partition(".")[0] in OF_JOBS or name == "paths.outputs":
+            raise UserError(
+                f"settings: {name}: it is of a job on a data set (train, profile) and would change"
+                " nothing here; the rows are those that are given"
+            )
 
 
 def _setting_words(key: str, value: Any) -> list[str]:

@@ -88,8 +88,8 @@ class FusionDataModule(LightningDataModule):
         seed: seed of the order of the train rows; `fit` sets it for each training run.
 
     Raises:
-        UserError: if train or validation is missing or empty, the shapes do not match, or targets
-            are neither class indices nor matrices of 0 and 1.
+        UserError: if train or validation is missing or empty, the shapes do not match, a source
+            holds NaN or infinity, or targets are neither class indices nor matrices of 0 and 1.
     """
 
     @plain_calls()
@@ -107,8 +107,10 @@ class FusionDataModule(LightningDataModule):
                     f"fusion: the features of {split} have to be a list with a tensor or array for"
                     f" each source, found an object of type {type(sources).__name__}"
                 )
+        if batch_size < 1:
+            raise UserError(f"batch_size: a whole number from 1 is needed, found {batch_size!r}")
         tensors = {
-            split: [torch.as_tensor(source) for source in sources]
+            split: [_as_source(split, n, source) for n, source in enumerate(sources)]
             for split, sources in features.items()
         }
         self.targets = {split: _as_target(split, target) for split, target in targets.items()}
@@ -150,6 +152,28 @@ class FusionDataModule(LightningDataModule):
             raise unknown("split", split, self.features)
         rows = max(self.batch_size, EVALUATED_ROWS)
         return TensorBatches(self.features[split], self.targets[split], rows)
+
+
+def _as_source(split: str, number: int, source: Any) -> Tensor:
+    """Make the vectors of a source a tensor, and refuse what is no matrix of finite numbers."""
+    where = f"fusion: source {number} of {split}"
+    if not isinstance(source, Tensor):
+        array = source.toarray() if hasattr(source, "toarray") else np.asarray(source)
+        if array.dtype.kind not in "biuf":
+            raise UserError(f"{where} holds no numbers, but {array.dtype}")
+        source = torch.as_tensor(array if array.flags.writeable else array.copy())
+    if source.ndim != 2 or not source.shape[1]:
+        raise UserError(
+            f"{where} has the shape {tuple(source.shape)}; a vector for each row is needed, (rows,"
+            " width)"
+        )
+    if not source.is_floating_point():
+        source = source.float()
+    # The ends are NaN where anything is, and take no copy of features that may fill gigabytes.
+    if len(source) and not torch.stack(source.aminmax()).isfinite().all():
+        row = int((~source.isfinite()).any(dim=1).nonzero()[0])
+        raise UserError(f"{where} holds NaN or infinity, first in row {row} (from 0)")
+    return source
 
 
 def _as_target(split: str, target: Any) -> Tensor:

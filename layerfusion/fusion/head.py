@@ -16,6 +16,7 @@ from layerfusion.config.job import FusionConfig, TrainerConfig
 from layerfusion.config.operators import settle
 from layerfusion.config.rules import check_rules
 from layerfusion.config.user_code import user_code_errors
+from layerfusion.errors import UserError
 from layerfusion.fusion.operators import build_operator
 from layerfusion.fusion.operators.capacity import classification_layer, head_flops, matched_width
 from layerfusion.fusion.operators.own import fuse
@@ -73,6 +74,10 @@ class FusionHead(nn.Module):
         super().__init__()
         self.settings = asdict(settings)
         widths, num_classes = settings.widths, settings.num_classes
+        if any(width < 1 for width in widths):
+            raise UserError(f"widths: every source needs one number at least, found {widths}")
+        if num_classes < (1 if settings.multilabel else 2):
+            raise UserError(f"num_classes={num_classes}: at least two classes are needed")
         fusion = settings.fusion()
         if fusion.match_capacity:
             fusion = replace(fusion, width=matched_width(fusion, widths, num_classes))
@@ -151,7 +156,17 @@ class FusionHead(nn.Module):
         return torch.cat(logits), torch.cat(gates) if gates else None
 
     def logits_and_gates(self, sources: list[Tensor]) -> tuple[Tensor, Tensor | None]:
-        """Return the logits of a batch, shape (batch, num_classes), and gates, (batch, K)."""
+        """Return the logits of a batch, shape (batch, num_classes), and gates, (batch, K).
+
+        Raises:
+            UserError: for other sources than those of the head's widths.
+        """
+        widths = [source.shape[-1] for source in sources]
+        if widths != self.settings["widths"]:
+            raise UserError(
+                f"FusionClassifier: sources of widths {widths} need a head with these widths; this"
+                f" one has {self.settings['widths']}"
+            )
         fused, gates = fuse(self.operator, sources)
         return self.classify(self.dropout(fused)), gates
 

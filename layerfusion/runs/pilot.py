@@ -136,7 +136,7 @@ def _in_time(
         raise UserError(
             f"{deadline.key}: there is no time for the other texts of {name}, which would take"
             f" {duration(math.ceil(slow[name]))}; what it gave is kept; ways out: more time, or"
-            " fewer texts (limit.train)"
+            " fewer texts (of a job: limit.train)"
         )
     if not any(missing):
         return budget.limited_by_time(math.inf, slow)

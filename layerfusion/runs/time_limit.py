@@ -76,9 +76,9 @@ def plans_in_time(plan: Plan, config: TrainConfig, deadline: Deadline) -> list[B
         elif not kept and not _is_asked(ordered[-1], config):
             raise UserError(
                 f"{deadline.key}: there is no time for any model, {one.name} is the cheapest:"
-                f" {_work(one, seconds, time)}; ways out: more time, fewer texts (limit.train),"
-                f" shorter ones (backbone.{one.name}.max_length), or a choice on a sample"
-                " (layers.pilot)"
+                f" {_work(one, seconds, time)}; ways out: more time, fewer texts (of a job:"
+                f" limit.train), shorter ones (backbone.{one.name}.max_length), or a choice on a"
+                " sample (layers.pilot)"
             )
         else:
             _leave_out(config, one, _work(one, seconds, time), deadline)

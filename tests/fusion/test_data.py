@@ -12,6 +12,7 @@ from torch import Tensor
 
 from layerfusion.embeddings.standardise import Standardiser
 from layerfusion.errors import UserError
+from layerfusion.fusion.classifier import FusionClassifier
 from layerfusion.fusion.data import FusionDataModule, TensorBatches
 
 
@@ -194,3 +195,73 @@ def test_labels_come_as_any_matrix() -> None:
                    pd.DataFrame(marks), sparse.csr_matrix(marks)):  # fmt: skip
         data = FusionDataModule(features, {"train": matrix, "validation": marks[:7]})
         assert data.targets["train"].tolist() == marks.tolist()
+
+
+# -- what users bring ---------------------------------------------------------------------------
+
+
+def _with_train(source: object, batch_size: int = 8) -> FusionDataModule:
+    features = {"train": [torch.randn(20, 3), source], "validation": _features(7)}
+    targets = {"train": torch.arange(20) % 2, "validation": torch.arange(7) % 2}
+    return FusionDataModule(features, targets, batch_size)
+
+
+def _spoilt(value: float) -> Tensor:
+    source = torch.randn(20, 5)
+    source[4, 2] = value
+    return source
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        (
+            _spoilt(float("nan")),
+            r"source 1 of train holds NaN or infinity, first in row 4 \(from 0\)",
+        ),
+        (_spoilt(float("-inf")), "source 1 of train holds NaN or infinity, first in row 4"),
+        (torch.randn(20), r"source 1 of train has the shape \(20,\); a vector for each row"),
+        (torch.empty(20, 0), r"source 1 of train has the shape \(20, 0\)"),
+        (np.full((20, 5), "a"), "source 1 of train holds no numbers, but <U1"),
+        (pd.DataFrame({"a": ["x"] * 20}), "source 1 of train holds no numbers, but "),
+    ],
+)
+def test_a_source_that_is_no_matrix_of_numbers_is_one_line(source: object, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        _with_train(source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        pd.DataFrame(np.arange(100.0).reshape(20, 5)),
+        sparse.csr_matrix(np.arange(100.0).reshape(20, 5)),
+        np.arange(100).reshape(20, 5),
+    ],
+)
+def test_tables_and_sparse_matrices_and_whole_numbers_are_sources(source: object) -> None:
+    plain = _with_train(torch.arange(100.0).reshape(20, 5)).features["train"][1]
+    torch.testing.assert_close(_with_train(source).features["train"][1].float(), plain)
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_batch_has_a_row_at_least(size: int) -> None:
+    with pytest.raises(UserError, match="batch_size: a whole number from 1 is needed, found"):
+        _with_train(torch.randn(20, 5), size)
+
+
+@pytest.mark.parametrize("widths", [(3, 4), (3,), (3, 5, 5)])
+def test_a_head_of_other_widths_is_told(widths: tuple[int, ...]) -> None:
+    sources, target = next(iter(_data().train_dataloader()))
+    head = FusionClassifier(widths, 2)
+    with pytest.raises(
+        UserError, match=r"sources of widths \[3, 5\] need a head with these widths"
+    ):
+        head.training_step((sources, target))
+
+
+def test_a_head_needs_numbers_and_classes() -> None:
+    with pytest.raises(UserError, match=r"widths: every source needs one number at least"):
+        FusionClassifier((3, 0), 2)
+    with pytest.raises(UserError, match="num_classes=1: at least two classes are needed"):
+        FusionClassifier((3, 5), 1)
