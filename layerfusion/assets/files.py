@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,24 @@ SHOWN_IN_ONE_LINE = {
 
 class DiskError(UserError):
     """The disk is full, or a folder cannot be written; once it can, the same command goes on."""
+
+
+def refuse_foreign(files: Iterable[Path], way_out: str) -> None:
+    """Refuse to write over files that are not known to be of an earlier run.
+
+    Args:
+        files: what is about to be written, without what an earlier run has left.
+        way_out: what the user can do besides moving the file.
+
+    Raises:
+        UserError: naming the first that exists.
+    """
+    for path in files:
+        if path.exists() or path.is_symlink():
+            raise UserError(
+                f"{path}: it is there already, and LayerFusion did not write it, so it is not"
+                f" written over; move it elsewhere, or {way_out}"
+            )
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from layerfusion.assets.files import in_one_line, write_atomically
+from layerfusion.composing.orphans import end_with_parent, job_running
 from layerfusion.composing.registration import VERSION_BASE, register
 from layerfusion.config.check import load
 from layerfusion.config.imports import import_from
@@ -188,6 +189,7 @@ class JobTask:
         version.setbase(VERSION_BASE)
         register()
         import_from(self.modules)
+        end_with_parent()
 
     def __call__(self, composed: Any) -> Any:
         """Run one job.
@@ -195,6 +197,10 @@ class JobTask:
         Raises:
             JobFailed: for any failure in a sweep.
         """
+        with job_running():
+            return self._call(composed)
+
+    def _call(self, composed: Any) -> Any:
         from hydra.core.hydra_config import HydraConfig
 
         from layerfusion.records.sweep import RECORDS

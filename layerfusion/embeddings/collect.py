@@ -159,10 +159,12 @@ def export_store(cache: Path, name: str, out: Path, layers: Sequence[str]) -> in
         Number of texts.
 
     Raises:
-        UserError: for a store or layer that does not exist, or another suffix.
+        UserError: for a store or layer that does not exist, another suffix, or a file that does.
     """
     if out.suffix not in (".parquet", ".npy"):
         raise unknown(f"{out}: suffix", out.suffix, (".parquet", ".npy"))
+    if out.exists():
+        raise UserError(f"{out}: it is there already; remove it, or name another file")
     found = [one for one in stores(cache) if one.name.startswith(name) or name in names_of(one)]
     if not found:
         raise unknown(f"{cache}: store", name, [folder.name for folder in stores(cache)])

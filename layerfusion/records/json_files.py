@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -81,6 +81,18 @@ def read_json(
     if why := fault(record):
         raise damaged(why)
     return record
+
+
+def may_be_record(path: Path, keys: Iterable[str]) -> bool:
+    """Tell whether a file that is no whole record may be a damaged one, by some of its keys.
+
+    JSON without them is someone else's. What is no JSON at all may have been a record.
+    """
+    try:
+        raw = json.loads(path.read_bytes())
+    except ValueError:
+        return True
+    return isinstance(raw, dict) and set(keys) <= raw.keys()
 
 
 def read_all(

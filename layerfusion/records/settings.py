@@ -38,3 +38,12 @@ def config_of_job(folder: Path, name: str = CONFIG) -> TrainConfig:
     if not isinstance(settings, dict):
         raise UserError(f"{file}: it is damaged, as it holds no settings")
     return load(settings)
+
+
+def is_of_job(folder: Path) -> bool:
+    """Tell whether a folder is that of a job, of this version or another: by its settings."""
+    try:
+        settings = yaml.load((folder / CONFIG).read_text("utf-8"), Loader=LOADER)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return False
+    return isinstance(settings, dict) and {"dataset", "backbone", "layers"} <= settings.keys()

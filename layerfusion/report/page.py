@@ -22,7 +22,7 @@ from layerfusion.report.contents import (
     build_report,
 )
 from layerfusion.report.format import utf8
-from layerfusion.report.render.files import write_exports
+from layerfusion.report.render.files import PAGES, write_exports
 from layerfusion.report.render.markdown import markdown
 
 
@@ -101,8 +101,8 @@ def _told(results: Results) -> Results:
 def _write(report: Report, out: Path) -> Path:
     write_exports(out, report.tables, report.figures)
     text = markdown(report.title, report.intro, report.sections)
-    write_atomically(out / "report.md", utf8(text))
-    page = out / "report.html"
+    page, plain = (out / name for name in PAGES)
+    write_atomically(plain, utf8(text))
     write_atomically(page, utf8(html(report)))
     return page
 

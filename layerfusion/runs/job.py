@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from layerfusion.assets.files import temporary_beside, write_atomically
+from layerfusion.assets.files import refuse_foreign, temporary_beside, write_atomically
 from layerfusion.assets.memo import sha256
 from layerfusion.config.identity import job_id, refuse_other_job, sweep_of, user_code
 from layerfusion.config.job import BUNDLE_UPLOAD, HONEST, TrainConfig
@@ -22,6 +22,7 @@ from layerfusion.fusion.deadline import Deadline
 from layerfusion.layers import labels
 from layerfusion.records.job import BUNDLE, CONFIG, METRICS, RunRecord, read_record, write_record
 from layerfusion.records.json_files import DamagedRecord
+from layerfusion.records.settings import is_of_job
 from layerfusion.runs.baseline import compute_baseline
 from layerfusion.runs.bundle_files import has_bundle, is_whole_bundle
 from layerfusion.runs.bundle_saving import save_bundle
@@ -88,7 +89,7 @@ def run_job(
                     tracker.uses(ingredients(dataset, sources))
                     tracker.finish_with(record, _answers_of(config, folder, record, dataset))
             return record
-        (folder / METRICS).unlink()
+    _refuse_files_of_others(folder, protocol.predictions)
     plans = None
     if group is None:
         # A missing file, and a model for which there is no time, are reported without starting a
@@ -112,14 +113,16 @@ def run_job(
         )
         result = protocol.train(config, inputs, tracker, callbacks)
         record = make_record(config, inputs, baseline, result)
+        if wants_folds(config, inputs.dataset, in_sweep=group is not None):
+            record = replace(record, on_folds=judge_on_folds(config, inputs.dataset))
+        facts = bundle_facts(record)
+        if keeps:
+            facts[FACT] = Familiar.of_job(inputs, result.probabilities).facts()
+        # Where a job runs again, its earlier files stay until all of the new ones are known.
         predictions = folder / protocol.predictions
         _write_predictions(predictions, result, baseline_preds)
         record = replace(record, files={predictions.name: sha256(predictions.read_bytes())})
-        if wants_folds(config, inputs.dataset, in_sweep=group is not None):
-            record = replace(record, on_folds=judge_on_folds(config, inputs.dataset))
         if keeps:
-            facts = bundle_facts(record)
-            facts[FACT] = Familiar.of_job(inputs, result.probabilities).facts()
             save_bundle(folder / BUNDLE, config, inputs, result.heads, facts)
         write_record(record, folder)
         tracker.finish_with(record, _answers_of(config, folder, record, inputs.dataset))
@@ -154,6 +157,17 @@ def _answers_of(
     texts = dataset.splits["test"].texts if config.logger.texts else ()
     names = record.dataset.label_names
     return lambda: answers_of_job(names, read_predictions(folder, record), texts)
+
+
+def _refuse_files_of_others(folder: Path, predictions: str) -> None:
+    """Refuse a folder with files that no job wrote and that this one would write over.
+
+    A job begins with its settings, so that a folder without them is none of a job.
+    """
+    if is_of_job(folder):
+        return
+    files = [folder / name for name in (CONFIG, METRICS, predictions, BUNDLE)]
+    refuse_foreign(files, "choose another folder (hydra.run.dir=…)")
 
 
 def _finished(folder: Path, config: TrainConfig, keeps: bool) -> RunRecord | None:

@@ -13,6 +13,7 @@ import numpy as np
 from scipy.stats import rankdata
 from torch import Tensor
 
+from layerfusion.assets.files import refuse_foreign
 from layerfusion.config.check import refuse_time_limit, require_honest
 from layerfusion.config.identity import code_of_profile, profile_id, refuse_other_job, sweep_of
 from layerfusion.config.job import LayersConfig, TrainConfig
@@ -29,7 +30,7 @@ from layerfusion.layers.selection import (
     find_selection,
     select_plain,
 )
-from layerfusion.records.json_files import DamagedRecord
+from layerfusion.records.json_files import DamagedRecord, may_be_record
 from layerfusion.records.profile import (
     BEST_BY,
     PROFILE,
@@ -57,6 +58,8 @@ from layerfusion.tracking.tracker import open_tracker
 
 log = logging.getLogger(__name__)
 
+BESIDE = ("profile.csv", "profile.png")
+"""What the command writes beside the record."""
 HALVES = 50
 """Number of random halvings of test over which the cross-fitted regret is averaged."""
 
@@ -106,12 +109,20 @@ def run_profile(config: TrainConfig, folder: Path) -> Profile:
 
 
 def _kept(folder: Path) -> Profile | None:
-    """Read the profile in a folder; None where there is none, or it is damaged."""
+    """Read the profile in a folder; None where there is none, or it is damaged.
+
+    Raises:
+        UserError: where files of that name are not of a profile.
+    """
+    other = "choose another folder (hydra.run.dir=…)"
     if not (folder / PROFILE).exists():
+        refuse_foreign([folder / name for name in BESIDE], other)
         return None
     try:
         return read_profile(folder)
     except DamagedRecord as error:
+        if not may_be_record(folder / PROFILE, ("job", "dataset", "layers")):
+            refuse_foreign([folder / PROFILE], other)
         log.warning("%s: so it is computed again", error)
         return None
 

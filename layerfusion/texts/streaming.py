@@ -391,12 +391,15 @@ def _of_lines(
         if not _is_object(head.lstrip().partition("\n")[0]):
             return None
         return _of_objects(path, lines, reading, again)
-    if "\n" not in head or line_feeds(head) != head:
+    if "\n" not in head:
         return None
-    if begins_fasttext(head):
+    labelled = begins_fasttext(head)
+    if suffix == LINES and not labelled and not begins_table(head, reading.columns.text):
+        return _of_texts(path, lines, reading)  # a progress bar has returns within a line
+    if line_feeds(head) != head:
+        return None
+    if labelled:
         return _of_fasttext(path, lines, reading)
-    if suffix == LINES and not begins_table(head, reading.columns.text):
-        return _of_texts(path, lines, reading)
     parts = _of_rows(path, lines, head, reading, _USUAL.get(suffix), again)
     if suffix != LINES:
         return parts

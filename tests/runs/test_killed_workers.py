@@ -85,3 +85,26 @@ def line_of(process: psutil.Process) -> str:
         return " ".join(process.cmdline())
     except psutil.Error:
         return ""
+
+
+def test_workers_end_soon_after_a_killed_parent(tmp_path: Path) -> None:
+    """Each finishes its job, and holds no memory for the next start to do without."""
+    texts = tiny_texts(tmp_path / "texts.csv", 60)
+    model = tiny_folder("bert", tmp_path / "bert")
+    job = [*tiny_job(texts, model, tmp_path / "cache"), f"paths.outputs={tmp_path / 'out'}"]
+    sweep = ["seeds=2", "layers=last,all", "fusion=gated,concat,sum", "logger=none"]
+    words = WORKERS["joblib"][1]
+    parent = subprocess.Popen(
+        [sys.executable, "-m", "layerfusion", "train", "-m", *job, *sweep, *words],
+        cwd=ROOT,
+        env=dict(os.environ),
+        stderr=subprocess.DEVNULL,
+    )
+    while not list(tmp_path.glob("out/**/metrics.json")) and parent.poll() is None:
+        time.sleep(0.05)
+    left = [x for x in workers(parent.pid) if "loky" in line_of(x) and "LokyProcess" in line_of(x)]
+    assert left, "no worker was found"
+    parent.kill()
+    parent.wait(timeout=30)
+    _, alive = psutil.wait_procs(left, timeout=60)
+    assert not alive

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from layerfusion.assets.files import write_atomically
+from layerfusion.assets.files import refuse_foreign, write_atomically
 from layerfusion.findings.grouping import file_names
 from layerfusion.report.block import Block
 from layerfusion.report.figures.canvas import Drawing
@@ -18,6 +18,8 @@ from layerfusion.report.table import Table
 _FORMULA = re.compile(r"[\t\r\n]|\s*[=+\-@＝＋－＠]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.I)
 FOLDERS = ("figures", "tables")
+PAGES = ("report.html", "report.md")
+"""The page, as HTML and as Markdown."""
 MANIFEST = ".report-files.json"
 """Names the files that the last report wrote into these folders."""
 
@@ -55,6 +57,7 @@ def write_exports(out: Path, tables: Mapping[str, Table], figures: Iterable[Draw
     """Write every table and figure, and remove what an earlier report left and this one lacks.
 
     Only files that an earlier report wrote are removed: it left a list of them beside the page.
+    A file of the user's that would be written over, the page among them, is a UserError.
     """
     files: dict[str, bytes] = {}
     for figure in figures:
@@ -63,7 +66,10 @@ def write_exports(out: Path, tables: Mapping[str, Table], figures: Iterable[Draw
     for name, table in tables.items():
         files[f"tables/{name}.csv"] = utf8(table_csv(table))
         files[f"tables/{name}.tex"] = utf8(table_latex(table))
-    for name in _written_before(out) - files.keys():
+    before, pages = _written_before(out), () if (out / MANIFEST).exists() else PAGES
+    others = [out / name for name in (*pages, *files) if name not in before]
+    refuse_foreign(others, "choose another folder (--output)")
+    for name in before - files.keys():
         (out / name).unlink(missing_ok=True)
     # The list is written first, so that a report that is cut off leaves no file outside of it.
     write_atomically(out / MANIFEST, json.dumps(sorted(files), indent=0).encode())
