@@ -52,8 +52,7 @@ def write_report(
         only: hashes of the jobs to show; None for all.
         blocks: further blocks for the section of each data set: see `contents.SECTION_BLOCKS`.
         sections: further sections for the page: see `contents.PAGE_SECTIONS`.
-        texts: texts of the test rows by the fingerprint of their data, for the list of mistakes;
-            without them it names rows only.
+        texts: texts of the test rows by the fingerprint of their data; else mistakes are rows only.
         older: True to show every record of a job that newer code has run again; else the newest.
 
     Returns:
@@ -100,9 +99,8 @@ def _told(results: Results) -> Results:
 
 def _write(report: Report, out: Path) -> Path:
     write_exports(out, report.tables, report.figures)
-    text = markdown(report.title, report.intro, report.sections)
     page, plain = (out / name for name in PAGES)
-    write_atomically(plain, utf8(text))
+    write_atomically(plain, utf8(markdown(report.title, report.intro, report.sections)))
     write_atomically(page, utf8(html(report)))
     return page
 

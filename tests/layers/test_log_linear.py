@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from layerfusion.fusion import pool
+from layerfusion.fusion import pool_fitting as pool
 from layerfusion.layers.log_linear import log_losses, slope_and_curvature
 
 SOURCES, ROWS = 10, 300

@@ -17,9 +17,7 @@ from layerfusion.report.table import Table
 
 _FORMULA = re.compile(r"[\t\r\n]|\s*[=+\-@＝＋－＠]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.I)
-FOLDERS = ("figures", "tables")
-PAGES = ("report.html", "report.md")
-"""The page, as HTML and as Markdown."""
+FOLDERS, PAGES = ("figures", "tables"), ("report.html", "report.md")
 MANIFEST = ".report-files.json"
 """Names the files that the last report wrote into these folders."""
 
@@ -56,16 +54,14 @@ def disarmed(value: object) -> object:
 def write_exports(out: Path, tables: Mapping[str, Table], figures: Iterable[Drawing]) -> None:
     """Write every table and figure, and remove what an earlier report left and this one lacks.
 
-    Only files that an earlier report wrote are removed: it left a list of them beside the page.
-    A file of the user's that would be written over, the page among them, is a UserError.
+    Only what it listed beside the page is removed or written over; other files are a UserError.
     """
     files: dict[str, bytes] = {}
     for figure in figures:
-        files[f"figures/{figure.key}.png"] = figure.png
-        files[f"figures/{figure.key}.pdf"] = figure.pdf
+        files |= {f"figures/{figure.key}.{kind}": getattr(figure, kind) for kind in ("png", "pdf")}
     for name, table in tables.items():
-        files[f"tables/{name}.csv"] = utf8(table_csv(table))
-        files[f"tables/{name}.tex"] = utf8(table_latex(table))
+        for kind, text in (("csv", table_csv(table)), ("tex", table_latex(table))):
+            files[f"tables/{name}.{kind}"] = utf8(text)
     before, pages = _written_before(out), () if (out / MANIFEST).exists() else PAGES
     others = [out / name for name in (*pages, *files) if name not in before]
     refuse_foreign(others, "choose another folder (--output)")
