@@ -115,9 +115,10 @@ def run_job(
         record = make_record(config, inputs, baseline, result)
         if wants_folds(config, inputs.dataset, in_sweep=group is not None):
             record = replace(record, on_folds=judge_on_folds(config, inputs.dataset))
-        facts = bundle_facts(record)
+        facts: dict[str, Any] = {}
         if keeps:
-            facts[FACT] = Familiar.of_job(inputs, result.probabilities).facts()
+            familiar = Familiar.of_job(inputs, result.probabilities)
+            facts = {**bundle_facts(record), FACT: familiar.facts()}
         # Where a job runs again, its earlier files stay until all of the new ones are known.
         predictions = folder / protocol.predictions
         _write_predictions(predictions, result, baseline_preds)
