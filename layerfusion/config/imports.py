@@ -89,8 +89,8 @@ def code_hash(key: str, path: str) -> str | None:
 
     We hash the whole module, since a function may call others in it. For a `functools.partial`, or
     another object that is called, it is the module that `path` names, where its values stand. It is
-    the source that runs, also where the file has been edited since. What is written in a notebook
-    is hashed alone.
+    the source that runs, also where the file has been edited since. In a notebook it is that of the
+    function or class alone.
 
     Args:
         key: the config key that names the object, for messages.
@@ -105,12 +105,14 @@ def code_hash(key: str, path: str) -> str | None:
     named = import_object(key, path)
     module = sys.modules.get(_home_of(named, _module_of(path)))
     source = _source_that_ran(module) if module is not None else None
-    if source is None:  # what is written in a notebook has no file
-        source = _source_of(named)
-    code = source.encode() if source is not None else None
-    if code is None and inspect.isfunction(named):
-        code = marshal.dumps(named.__code__)
-    return hashlib.sha256(code).hexdigest()[:16] if code is not None else None
+    code = source.encode() if source is not None else b""
+    if source is None or module is sys.modules.get("__main__"):  # as a notebook writes it, or again
+        own = _source_of(named)
+        if own is not None:
+            code += own.encode()
+        elif inspect.isfunction(named):
+            code += marshal.dumps(named.__code__)
+    return hashlib.sha256(code).hexdigest()[:16] if code else None
 
 
 def import_from(folders: Iterable[Path]) -> None:

@@ -120,10 +120,14 @@ def test_an_edit_counts_where_the_object_was_written(tmp_path: Path) -> None:
     assert code_hash("key", "mine_outer:who") != before
 
 
+@pytest.mark.parametrize("file", [None, __file__])
 def test_what_is_written_in_a_notebook_has_a_hash_of_its_own(
-    monkeypatch: pytest.MonkeyPatch,
+    file: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And so has what a script or a notebook that has a file writes again."""
     notebook = ModuleType("__main__")
+    if file is not None:
+        notebook.__file__ = file
     monkeypatch.setitem(sys.modules, "__main__", notebook)
     hashes = []
     for number in (1, 2, 1):

@@ -23,6 +23,8 @@ from sklearn.preprocessing import FunctionTransformer
 
 import layerfusion as lf
 from layerfusion.errors import UserError
+from layerfusion.fusion.head_files import StackHead
+from layerfusion.fusion.pool import ANCHORED_GATED
 from layerfusion.runs.bundle_files import DESCRIPTION
 from tests.estimators.conftest import FUSIONS
 
@@ -367,7 +369,9 @@ def test_gates_are_of_each_text_and_source(
     frame = classifier.layer_importances_[classifier.layer_importances_.chosen]
     assert gates.index.tolist() == texts.index.tolist()
     assert sorted(gates.columns) == sorted(frame.model + ":" + frame.layer + ":" + frame.pooling)
-    np.testing.assert_allclose(gates.abs().sum(axis=1), 1, atol=1e-5)
+    stacks = [head.stack for head in classifier._bundle.heads if isinstance(head, StackHead)]
+    moving = any(stack.pool.form == ANCHORED_GATED for stack in stacks)
+    np.testing.assert_allclose(gates.abs().sum(axis=1), 1, atol=0.05 if moving else 1e-5)
 
 
 def test_an_explanation_ends_in_the_prediction(each: lf.LayerFusionClassifier) -> None:
