@@ -8,7 +8,7 @@ data sets takes each data set (the mean of its numbers of rows) as one unit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,11 +60,14 @@ def over_draws(cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def over_datasets(by_rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def over_datasets(
+    by_rows: Sequence[Mapping[str, Any]], former: Mapping[str, Any] | None = None
+) -> dict[str, dict[str, Any]]:
     """Average the differences of each method over data sets, which are the units.
 
     Args:
         by_rows: the figures of each data set and number of rows.
+        former: what this function returned for some data sets, with more digits.
 
     Returns:
         By method: for accuracy and log-loss, the mean difference to the house's pool, the ends of
@@ -80,6 +83,8 @@ def over_datasets(by_rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, A
                     each.setdefault(part["data"], []).append(ahead)
             if each:
                 units = {data: float(np.mean(values)) for data, values in each.items()}
+                if former is not None:
+                    units |= former[method][measure][3]
                 found.setdefault(method, {})[measure] = [*interval(list(units.values())), units]
     return found
 
@@ -98,16 +103,30 @@ def as_json(cells: Sequence[Cell], former: Mapping[str, Any] | None = None) -> d
         (*BY_ROWS, "models", "lexical"),
         lambda of: [*of["accuracy"][:2], *of["log_loss"][:2]],  # without intervals, for size
     )
+    kept = None
     if former is not None:
+        kept = _without(former["over_datasets"], {cell["data"] for cell in cells})
         known = {_place(one) for one in by_rows}
         by_rows, by_members = (
             _in_order([one for one in former[name] if _place(one) not in known] + new)
             for name, new in (("by_rows", by_rows), ("by_members", by_members))
         )
     return {
-        "over_datasets": _rounded(over_datasets(by_rows), 6),
+        "over_datasets": _rounded(over_datasets(by_rows, kept), 6),
         "by_rows": by_rows,
         "by_members": by_members,
+    }
+
+
+def _without(over: Mapping[str, Any], data: Collection[str]) -> dict[str, Any]:
+    """Leave some data sets out of what `over_datasets` returned."""
+
+    def units(of: Sequence[Any]) -> dict[str, float]:
+        return {name: value for name, value in of[3].items() if name not in data}
+
+    return {
+        method: {measure: [*of[:3], units(of)] for measure, of in measures.items()}
+        for method, measures in over.items()
     }
 
 
