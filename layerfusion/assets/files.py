@@ -64,8 +64,8 @@ def refuse_foreign(files: Iterable[Path], way_out: str) -> None:
     for path in files:
         if path.exists() or path.is_symlink():
             raise UserError(
-                f"{path}: it is there already, and LayerFusion did not write it, so it is not"
-                f" written over; move it elsewhere, or {way_out}"
+                f"{path}: it is there already, and not known as a file of LayerFusion's, so it is"
+                f" not written over; move it elsewhere, or {way_out}"
             )
 
 

@@ -168,7 +168,7 @@ def _refuse_files_of_others(folder: Path, predictions: str) -> None:
     if is_of_job(folder):
         return
     files = [folder / name for name in (CONFIG, METRICS, predictions, BUNDLE)]
-    refuse_foreign(files, "choose another folder (hydra.run.dir=…)")
+    refuse_foreign(files, "choose another folder (hydra.run.dir=…, or folder=… in Python)")
 
 
 def _finished(folder: Path, config: TrainConfig, keeps: bool) -> RunRecord | None:

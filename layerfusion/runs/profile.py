@@ -114,7 +114,7 @@ def _kept(folder: Path) -> Profile | None:
     Raises:
         UserError: where files of that name are not of a profile.
     """
-    other = "choose another folder (hydra.run.dir=…)"
+    other = "choose another folder (hydra.run.dir=…, or folder=… in Python)"
     if not (folder / PROFILE).exists():
         refuse_foreign([folder / name for name in BESIDE], other)
         return None

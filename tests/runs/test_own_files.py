@@ -33,7 +33,10 @@ def test_a_job_writes_over_no_file_of_the_users(
     code, said = run(["train", *words, "hydra.run.dir=mine"], capsys)
     assert code == 2
     (line,) = [x for x in said.splitlines() if x.startswith("layerfusion: ")]
-    assert f"{Path(name).parts[0]}: it is there already, and LayerFusion did not write it" in line
+    assert (
+        f"{Path(name).parts[0]}: it is there already, and not known as a file of LayerFusion's"
+        in line
+    )
     assert "hydra.run.dir" in line
     assert own.read_text() == '{"lr": 1}'
 
@@ -87,7 +90,7 @@ def test_a_profile_writes_over_no_file_of_the_users(
     profile = [word for word in words if not word.startswith(("layers=", "fusion=", "seeds="))]
     code, said = run(["profile", *profile, "profile.scores=[probe]", "hydra.run.dir=mine"], capsys)
     assert code == 2
-    assert f"{name}: it is there already, and LayerFusion did not write it" in said
+    assert f"{name}: it is there already, and not known as a file of LayerFusion's" in said
     assert own.read_text() == '{"spans": []}'
 
 
@@ -99,7 +102,7 @@ def test_a_report_writes_over_no_file_of_the_users(
     own.write_text("mine")
     code, said = run(["report", "outputs"], capsys)
     assert (code, own.read_text()) == (2, "mine")
-    assert "report.md: it is there already, and LayerFusion did not write it" in said
+    assert "report.md: it is there already, and not known as a file of LayerFusion's" in said
     assert not Path("outputs/tables").exists()
     own.unlink()
     assert main(["report", "outputs"]) == 0
