@@ -163,8 +163,9 @@ def export_store(cache: Path, name: str, out: Path, layers: Sequence[str]) -> in
     """
     if out.suffix not in (".parquet", ".npy"):
         raise unknown(f"{out}: suffix", out.suffix, (".parquet", ".npy"))
-    if out.exists():
-        raise UserError(f"{out}: it is there already; remove it, or name another file")
+    for file in (out, *([_names_beside(out)] if out.suffix == ".npy" else ())):
+        if file.exists():
+            raise UserError(f"{file}: it is there already; remove it, or name another file")
     found = [one for one in stores(cache) if one.name.startswith(name) or name in names_of(one)]
     if not found:
         raise unknown(f"{cache}: store", name, [folder.name for folder in stores(cache)])
@@ -233,6 +234,11 @@ def _write_parquet(
             writer.write_table(pa.table(columns, schema=schema))
 
 
+def _names_beside(out: Path) -> Path:
+    """Name the file with the hashes of the texts of an array."""
+    return out.with_name(f"{out.name}.texts.txt")
+
+
 def _write_array(
     store: EmbeddingStore, texts: Sequence[bytes], layers: Sequence[str], out: Path
 ) -> None:
@@ -246,5 +252,5 @@ def _write_array(
             for place, layer in enumerate(layers):
                 array[start : start + len(part), place] = values[layer]
         array.flush()
-    with temporary_beside(out.with_name(f"{out.name}.texts.txt")) as temporary:
+    with temporary_beside(_names_beside(out)) as temporary:
         temporary.write_text("".join(f"{text.hex()}\n" for text in texts), encoding="utf-8")

@@ -93,6 +93,7 @@ def test_a_wrong_column_or_file_is_told_with_the_command_that_mends_it(
     )
 
 
+@pytest.mark.usefixtures("place")
 def test_labels_that_stand_joined_are_told_with_the_command_that_takes_them_apart(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -130,3 +130,8 @@ def test_an_export_of_a_store_writes_over_no_file(
     assert "labelled.parquet: it is there already; remove it, or name another file" in said
     own.unlink()
     assert main(export) == 0
+    names = Path("vectors.npy.texts.txt")
+    names.write_text("mine")
+    code, said = run([*export[:3], "vectors.npy", *export[4:]], capsys)
+    assert (code, names.read_text()) == (2, "mine")
+    assert "vectors.npy.texts.txt: it is there already" in said

@@ -64,7 +64,7 @@ def write_exports(out: Path, tables: Mapping[str, Table], figures: Iterable[Draw
             files[f"tables/{name}.{kind}"] = utf8(text)
     before, pages = _written_before(out), () if (out / MANIFEST).exists() else PAGES
     others = [out / name for name in (*pages, *files) if name not in before]
-    refuse_foreign(others, "choose another folder (--output)")
+    refuse_foreign(others, "choose another folder (-o FOLDER)")
     for name in before - files.keys():
         (out / name).unlink(missing_ok=True)
     # The list is written first, so that a report that is cut off leaves no file outside of it.
