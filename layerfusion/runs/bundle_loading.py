@@ -48,7 +48,7 @@ def load_bundle(
     folder: Path | str,
     *,
     device: str = "auto",
-    cache: str | None = None,
+    cache: str | Path | None = None,
     models: Mapping[str, str] | None = None,
     modules: Sequence[str] = (),
     endpoints: Mapping[str, str] | None = None,
@@ -124,7 +124,7 @@ def load_bundle(
     config = replace(
         config,
         extract=replace(config.extract, device=device),
-        paths=PathsConfig(cache=cache or known_cache(config.paths.cache)),
+        paths=PathsConfig(cache=str(cache or known_cache(config.paths.cache))),
     )
     return Bundle(
         place,
