@@ -112,6 +112,37 @@ def hold_out_texts(
     return np.isin(first, unique[leaves])
 
 
+def keep_together(leaves: np.ndarray, labels: np.ndarray, texts: Sequence[str]) -> np.ndarray:
+    """Let all rows of a text leave train where the first of them does, and stay where it stays.
+
+    Other rows are left as they were drawn. Where a label would lose its last row of train, or the
+    last that lacks it, the texts with that label stay, as all of them do if none could leave.
+
+    Args:
+        leaves: true for the rows that were drawn by `hold_out`. Shape: (rows,), bool.
+        labels: as for `strata`.
+        texts: text of each row.
+
+    Returns:
+        True for the rows that leave. Shape: (rows,).
+
+    Example:
+        >>> leaves = np.array([True, False, False, True, False])
+        >>> keep_together(leaves, np.array([0, 0, 0, 1, 1]), ["a", "b", "a", "c", "d"]).tolist()
+        [True, False, True, True, False]
+    """
+    first = first_rows(texts)
+    together = leaves[first]
+    if labels.ndim == 1:
+        lost = ~np.isin(labels, labels[~together]) & np.isin(labels, labels[~leaves])
+    else:
+        sides = np.concatenate([labels, ~labels], axis=1)
+        gone = sides[~leaves].any(axis=0) & ~sides[~together].any(axis=0)
+        lost = sides[:, gone].any(axis=1)
+    together &= ~np.isin(first, first[lost])
+    return together if together.any() else leaves
+
+
 def first_rows(texts: Sequence[str]) -> np.ndarray:
     """Return, for each row, the first row that has the same text. Shape: (rows,), int64.
 
@@ -121,11 +152,6 @@ def first_rows(texts: Sequence[str]) -> np.ndarray:
     """
     first: dict[str, int] = {}
     return np.array([first.setdefault(text, row) for row, text in enumerate(texts)], np.int64)
-
-
-def hold_out_size(labels: np.ndarray, share: float, purpose: str) -> int:
-    """Count the rows that `hold_out` would take."""
-    return int(_hold_out_sizes(labels, share, purpose).sum())
 
 
 def sample(labels: np.ndarray, size: int, *, seed: int, purpose: str) -> np.ndarray:

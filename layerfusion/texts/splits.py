@@ -12,7 +12,7 @@ from layerfusion.errors import UserError
 from layerfusion.texts.sampling import (
     fewest,
     hold_out,
-    hold_out_size,
+    keep_together,
     sample,
     sample_classes,
 )
@@ -93,7 +93,7 @@ def complete_splits(
     lacks_validation = "validation" not in splits
     available = {split: len(rows) for split, rows in splits.items()}
     if lacks_validation:
-        size = hold_out_size(splits["train"].ordered(ranks), config.validation_size, "validation")
+        size = int(_held_out(splits["train"], ranks, config, "validation").sum())
         available["train"] -= size
         available["validation"] = size
     sampled = _sample_train(splits, ranks, limit, notes, seed=seed)
@@ -140,13 +140,24 @@ def _leaves(
     train: Split, ranks: np.ndarray, config: DatasetConfig, purpose: str, notes: list[str]
 ) -> np.ndarray:
     """Choose the rows that leave train for a split that the data lacks. Shape: (rows,), bool."""
-    share = config.test_size if purpose == "test" else config.validation_size
-    leaves = hold_out(train.ordered(ranks), share, seed=config.split_seed, purpose=purpose)
+    leaves = _held_out(train, ranks, config, purpose)
+    share = _share(config, purpose)
     notes.append(
         f"{purpose}: {int(leaves.sum()):,} rows of train, stratified ({share:.0%}, split_seed"
         f" {config.split_seed}), as the data has no {purpose}"
     )
     return leaves
+
+
+def _held_out(train: Split, ranks: np.ndarray, config: DatasetConfig, purpose: str) -> np.ndarray:
+    """Draw the rows that leave train, all rows of a text together. Shape: (rows,), bool."""
+    labels = train.ordered(ranks)
+    leaves = hold_out(labels, _share(config, purpose), seed=config.split_seed, purpose=purpose)
+    return keep_together(leaves, labels, train.texts)
+
+
+def _share(config: DatasetConfig, purpose: str) -> float:
+    return config.test_size if purpose == "test" else config.validation_size
 
 
 def _drop_duplicates(

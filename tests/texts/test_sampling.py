@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerfusion.errors import UserError
-from layerfusion.texts.sampling import allocate, hold_out, hold_out_size, sample
+from layerfusion.texts.sampling import allocate, hold_out, keep_together, sample
 
 counts_lists = st.lists(st.integers(1, 60), min_size=2, max_size=12)
 shares = st.floats(0.01, 0.99)
@@ -30,7 +30,6 @@ def test_hold_out_keeps_every_class_in_train(counts: list[int], share: float, se
     assert stay.min() >= 1
     wanted = max(1, round(len(labels) * share))
     assert leaves.sum() == min(wanted, sum(count - 1 for count in counts))
-    assert leaves.sum() == hold_out_size(labels, share, "validation")
     assert np.array_equal(leaves, hold_out(labels, share, seed=seed, purpose="validation"))
 
 
@@ -60,6 +59,29 @@ def test_exact_proportions_are_kept() -> None:
     labels = shuffled([100, 50, 10])
     leaves = hold_out(labels, 0.1, seed=0, purpose="validation")
     assert np.bincount(labels[leaves]).tolist() == [10, 5, 1]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=8), seeds, st.booleans())
+def test_rows_of_a_text_stay_together(
+    rows: list[tuple[int, int]], seed: int, several: bool
+) -> None:
+    labels = np.unique([label for label, _ in rows], return_inverse=True)[1]
+    if len(labels) == len(set(labels.tolist())):
+        return
+    if several:
+        labels = np.eye(labels.max() + 1, dtype=bool)[labels]
+    texts = [str(text) for _, text in rows]
+    leaves = hold_out(labels, 0.4, seed=seed, purpose="test")
+    together = keep_together(leaves, labels, texts)
+    seen = labels if labels.ndim == 2 else np.eye(labels.max() + 1, dtype=bool)[labels]
+    assert seen[~together].any(axis=0).all()
+    assert together.any()
+    shared = {texts[row] for row in np.flatnonzero(together)} & {
+        texts[row] for row in np.flatnonzero(~together)
+    }
+    assert not shared or np.array_equal(together, leaves)
+    alone = np.array([texts.count(text) == 1 for text in texts])
+    assert not (together & ~leaves & alone).any()
 
 
 def test_seed_and_purpose_change_the_draw() -> None:

@@ -49,6 +49,18 @@ def test_one_file_becomes_three_splits(tmp_path: Path, load: Load) -> None:
     assert list(data.splits) == ["train", "validation", "test"]
 
 
+def test_a_text_is_in_one_of_the_splits_that_are_made_here(tmp_path: Path, load: Load) -> None:
+    """Else test asks for what train has learned by heart."""
+    given = [(f"text {n % 60}", "ab"[n % 2]) for n in range(180)]
+    data = load(path=write(tmp_path / "x.csv", given))
+    parts = [set(split.texts) for split in data.splits.values()]
+    assert len(set.union(*parts)) == sum(map(len, parts)) == 60
+    assert sum(map(len, data.splits.values())) == 180
+    assert all(len(split) >= 20 or name == "validation" for name, split in data.splits.items())
+    assert not data.overlap
+    assert not any("also occur" in note for note in data.notes)
+
+
 def test_rows_of_a_split_keep_their_order(tmp_path: Path, load: Load) -> None:
     given = rows("x", a=30, b=30)
     data = load(path=write(tmp_path / "x.csv", given))
