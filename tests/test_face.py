@@ -72,6 +72,35 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+def test_an_experiment_is_what_it_is_on_the_command_line(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An argument that is not given overrules nothing."""
+    from layerfusion.runs import job as runs
+
+    monkeypatch.setattr(runs, "run_job", lambda config, *_, **__: config)
+    file, cache = place / "reviews.csv", place / "cache"
+    words = ["dataset=local", f"dataset.path={file}", "backbone=minilm", f"paths.cache={cache}"]
+    for experiment, given in (("auto", {}), ("auto", {"pooling": "mean"}), ("few_shot", {})):
+        more = [f"experiment={experiment}", *(f"{key}={value}" for key, value in given.items())]
+        expected = load(compose("train", [*words, "logger=none", *more]))
+        found: Any = lf.train(file, "minilm", experiment=experiment, cache=cache, **given).record
+        assert job_id(found) == job_id(expected)
+        assert (found.fusion, found.layers, list(found.pooling), list(found.lexical)) == (
+            expected.fusion,
+            expected.layers,
+            list(expected.pooling),
+            list(expected.lexical),
+        )
+    plain: Any = lf.train(file, "minilm", cache=cache).record
+    assert (plain.fusion.name, plain.layers.name, [*plain.pooling], [*plain.lexical]) == (
+        "gated",
+        "adaptive",
+        ["mean"],
+        [],
+    )
+
+
 def test_every_public_name_is_listed_and_can_be_had() -> None:
     assert sorted(lf.__all__) == sorted(lf._PUBLIC)
     assert set(lf.__all__) <= set(dir(lf))
@@ -264,7 +293,7 @@ def test_splits_that_are_given_stay(names: dict[str, Any]) -> None:
             "backbone: a name or a list of names is needed, found None",
         ),
         (
-            lambda: lf.embed(["a"], "minilm", pooling=cast(Any, None)),
+            lambda: lf.embed(["a"], "minilm", pooling=cast(Any, 3)),
             "pooling: a name or a list of names",
         ),
         (

@@ -34,6 +34,8 @@ NO_DATASET = Path("no data set")
 """Stands for the data set of a command that reads none."""
 OF_JOBS = ("dataset", "limit", "by_folds", "bundle", "sweep", "profile", "logger", "protocol")
 """Settings of jobs on a data set, with a folder for what they leave."""
+USUAL: dict[str, Any] = {"layers": "adaptive", "fusion": "gated", "pooling": "mean", "lexical": ()}
+"""What stands for an argument of a Python function that is not given."""
 _COMPOSING = threading.Lock()
 """Held while Hydra composes, since its state is of the whole process."""
 ANY_MODEL: Names = ("the default",)
@@ -46,7 +48,7 @@ def config_of(
     settings: Mapping[str, Any],
     *,
     command: str = "train",
-    **groups: str | Mapping[str, Any],
+    **groups: str | Mapping[str, Any] | None,
 ) -> TrainConfig:
     """Compose the config of a command.
 
@@ -58,7 +60,9 @@ def config_of(
         settings: other settings, as `train` of the Python functions takes them.
         command: name of the primary config.
         **groups: option of a group of configs, such as `fusion="gated"`. For `layers` it may be a
-            mapping of model, as `backbone` names it, to its layers.
+            mapping of model, as `backbone` names it, to its layers. What is None, as `pooling` and
+            `lexical` among the settings may be, is that of the experiment that the settings name,
+            or that of `USUAL`.
 
     Raises:
         UserError: for a name that does not exist, or a setting that the command does not have.
@@ -66,6 +70,11 @@ def config_of(
     keys = dict(settings)
     if dataset is NO_DATASET:
         _refuse_of_jobs(keys)
+    for given in (keys, groups):
+        for name in [name for name in USUAL if name in given and given[name] is None]:
+            del given[name]
+            if keys.get("experiment") is None:
+                given[name] = USUAL[name]
     cache = Path(keys.pop("cache", None) or keys.pop("paths.cache", None) or "outputs/cache")
     folders = [Path(folder) for folder in listed("config_dir", keys.pop("config_dir", ()))]
     import_from([*folders, Path()])

@@ -174,14 +174,14 @@ def load_dataset(
 @naming_extras()
 @plain_calls(settings=SETTINGS)
 def open_backbones(
-    backbone: Names, *, pooling: Names = "mean", **settings: Any
+    backbone: Names, *, pooling: Names | None = None, **settings: Any
 ) -> dict[str, EmbeddingSource | GivenSource]:
     """Find the files of models and open their stores; nothing is extracted.
 
     Args:
         backbone: models: names in `conf/backbone`, folders, or `owner/name` on the Hugging Face
             hub.
-        pooling: names in `conf/pooling`.
+        pooling: names in `conf/pooling`; None for those of `experiment`, or else the mean.
         **settings: other settings of the job: see `train`.
 
     Returns:
@@ -204,7 +204,11 @@ def open_backbones(
 @naming_extras()
 @plain_calls(settings=SETTINGS)
 def extract(
-    dataset: TextDataset | str | Path, backbone: Names, *, pooling: Names = "mean", **settings: Any
+    dataset: TextDataset | str | Path,
+    backbone: Names,
+    *,
+    pooling: Names | None = None,
+    **settings: Any,
 ) -> None:
     """Pass every text of a data set through models once, and keep every layer in the cache.
 
@@ -212,7 +216,7 @@ def extract(
         dataset: from `load_dataset`, a path, or a name.
         backbone: models: names in `conf/backbone`, folders, or `owner/name` on the Hugging Face
             hub.
-        pooling: names in `conf/pooling`.
+        pooling: names in `conf/pooling`; None for those of `experiment`, or else the mean.
         **settings: other settings of the job: see `train`.
 
     Raises:
@@ -326,7 +330,7 @@ def profile_layers(
     backbone: Names,
     *,
     scores: Sequence[str] | None = None,
-    pooling: Names = "mean",
+    pooling: Names | None = None,
     folder: str | Path | None = None,
     **settings: Any,
 ) -> Profile:
@@ -336,7 +340,7 @@ def profile_layers(
         dataset: from `load_dataset`, a path, or a name.
         backbone: models, as in `extract`.
         scores: importance scores, names or `package.module:name`; None for all.
-        pooling: names in `conf/pooling`.
+        pooling: names in `conf/pooling`; None for those of `experiment`, or else the mean.
         folder: where `profile.json` goes; None for one that the settings name.
         **settings: other settings of the job: see `train`.
 
@@ -369,9 +373,9 @@ def profile_layers(
 def select_layers(
     dataset: TextDataset | str | Path,
     backbone: Names,
-    how: str | Mapping[str, Sequence[int | str]] = "adaptive",
+    how: str | Mapping[str, Sequence[int | str]] | None = None,
     *,
-    pooling: Names = "mean",
+    pooling: Names | None = None,
     **settings: Any,
 ) -> Selection:
     """Choose layers of some models on train, with a reason for each.
@@ -380,8 +384,9 @@ def select_layers(
         dataset: from `load_dataset`, a path, or a name.
         backbone: models, as in `extract`.
         how: a name in `conf/layers`: last, all, even, top_k, adaptive, greedy, sparse, loes, or
-            your own; or a dict of model to its layers.
-        pooling: names in `conf/pooling`.
+            your own; or a dict of model to its layers. None for that of `experiment`, or else
+            adaptive.
+        pooling: names in `conf/pooling`; None for those of `experiment`, or else the mean.
         **settings: other settings of the job, such as `layers={"max_layers": 4}`: see `train`.
 
     Returns:
@@ -437,10 +442,10 @@ def train(
     dataset: TextDataset | str | Path,
     backbone: Names,
     *,
-    layers: str | Mapping[str, Sequence[int | str]] = "adaptive",
-    fusion: str = "gated",
-    pooling: Names = "mean",
-    lexical: Names = (),
+    layers: str | Mapping[str, Sequence[int | str]] | None = None,
+    fusion: str | None = None,
+    pooling: Names | None = None,
+    lexical: Names | None = None,
     folder: str | Path | None = None,
     **settings: Any,
 ) -> FinishedJob:
@@ -450,10 +455,11 @@ def train(
         dataset: from `load_dataset`, a path, or a name.
         backbone: models, as in `extract`.
         layers: which layers become sources of the fusion: a name in `conf/layers`, or a dict of
-            model to its layers, such as `{"minilm": [3, 6]}`.
-        fusion: an operator, `stacked` or `auto`: a name in `conf/fusion`.
-        pooling: names in `conf/pooling`.
-        lexical: TF-IDF sources beside the layers: names in `conf/lexical`.
+            model to its layers, such as `{"minilm": [3, 6]}`. This and the next three are those of
+            `experiment`, if that is among the settings and they are None; or else adaptive.
+        fusion: an operator, `stacked` or `auto`: a name in `conf/fusion`; or else gated.
+        pooling: names in `conf/pooling`; or else mean.
+        lexical: TF-IDF sources beside the layers: names in `conf/lexical`; or else none.
         folder: of the job; None for `outputs/runs/JOB`.
         **settings: other settings by the names that they have on the command line: `seeds=3`,
             `cache=FOLDER`, `config_dir=FOLDER` for files of yours, and a dict for the keys of a
