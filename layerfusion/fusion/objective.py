@@ -79,7 +79,12 @@ class Shift:
 
 
 def find_shift(
-    objective: str, class_weights: str, log_probs: Tensor, target: Tensor, prior: Tensor
+    objective: str,
+    class_weights: str,
+    log_probs: Tensor,
+    target: Tensor,
+    prior: Tensor,
+    text_of: Tensor | None = None,
 ) -> Shift | None:
     """Find what is to be added to the scores for the objective; None where nothing is.
 
@@ -101,6 +106,7 @@ def find_shift(
         target: labels of these rows.
         prior: share of the rows with each class or label among those that the classifier learned
             from. Shape: (classes,).
+        text_of: number of the text of each row, if some repeat one. Shape: (rows,).
     """
     multilabel = is_multilabel(target)
     whole = _whole_shift(prior, multilabel=multilabel)
@@ -118,7 +124,7 @@ def find_shift(
     ]
     best = min(range(len(tried)), key=lambda n: float(each[n].mean()))
     gain = nothing - each[best]
-    return tried[best] if float(gain.mean()) > standard_error(gain) else None
+    return tried[best] if float(gain.mean()) > standard_error(gain, text_of) else None
 
 
 def shifted(log_probs: Tensor, shift: Tensor, *, multilabel: bool) -> Tensor:

@@ -58,27 +58,31 @@ right on all of these, nothing else bounds how sure it is: on 40 to 200 rows of 
 log-loss on test fell by 0.07 to 0.57 nats. Half a row and two were worth about as much."""
 
 
-def fit_pool(log_probs: Tensor, target: Tensor, form: str) -> Pool:
+def fit_pool(log_probs: Tensor, target: Tensor, form: str, distinct: float = 1.0) -> Pool:
     """Fit a pool of one form.
 
     Args:
         log_probs: log-probabilities of held-out rows by source. Shape: (K, rows, classes).
         target: labels of these rows.
         form: one of `KEPT_FORMS`; `single` takes the source with the lowest log-loss, calibrated.
+        distinct: number of different texts as a share of the rows. What is learned from rows that
+            repeat a text is no surer than what one of them teaches.
     """
-    (pool,) = fit_pools(log_probs, target, [form])
+    (pool,) = fit_pools(log_probs, target, [form], distinct)
     return pool
 
 
-def fit_pools(log_probs: Tensor, target: Tensor, forms: Sequence[str]) -> list[Pool]:
+def fit_pools(
+    log_probs: Tensor, target: Tensor, forms: Sequence[str], distinct: float = 1.0
+) -> list[Pool]:
     """Do what `fit_pool` does for several forms; anchored weights are found once for both forms."""
     if not is_multilabel(target):
-        return _fit_forms(log_probs, target, forms, tilted=True)
+        return _fit_forms(log_probs, target, forms, distinct, tilted=True)
     pools = [
         replace(pool, multilabel=True)
-        for pool in _fit_forms(*decisions(log_probs, target), forms, tilted=False)
+        for pool in _fit_forms(*decisions(log_probs, target), forms, distinct, tilted=False)
     ]
-    offsets = [_offset(pool(log_probs)[0], target) for pool in pools]
+    offsets = [_offset(pool(log_probs)[0], target, distinct) for pool in pools]
     return [
         replace(pool, shift=offset.repeat(target.shape[1]))
         for pool, offset in zip(pools, offsets, strict=True)
@@ -86,23 +90,24 @@ def fit_pools(log_probs: Tensor, target: Tensor, forms: Sequence[str]) -> list[P
 
 
 def _fit_forms(
-    log_probs: Tensor, target: Tensor, forms: Sequence[str], *, tilted: bool
+    log_probs: Tensor, target: Tensor, forms: Sequence[str], distinct: float = 1.0, *, tilted: bool
 ) -> list[Pool]:
     """Do what `fit_pools` does, for rows of one class each; `tilted` as in `_sure_weights`."""
     found: dict[str, Pool] = {}
+    rows = distinct * len(target)
     if ANCHORED in forms or ANCHORED_GATED in forms:
-        found[ANCHORED] = _anchored(log_probs, target, tilted)
+        found[ANCHORED] = _anchored(log_probs, target, rows, tilted)
     if ANCHORED_GATED in forms:
-        found[ANCHORED_GATED] = _with_gates(found[ANCHORED], log_probs, target)
+        found[ANCHORED_GATED] = _with_gates(found[ANCHORED], log_probs, target, rows)
     if SINGLE in forms:
-        found[SINGLE] = _single(log_probs, target)
+        found[SINGLE] = _single(log_probs, target, rows)
     for form in (WEIGHTED, GATED):
         if form in forms:
-            found[form] = _softmaxed(log_probs.double(), target, form)
+            found[form] = _softmaxed(log_probs.double(), target, form, rows)
     return [found[form] for form in forms]
 
 
-def _offset(pooled: Tensor, target: Tensor) -> Tensor:
+def _offset(pooled: Tensor, target: Tensor, distinct: float) -> Tensor:
     """Return what the log-odds of all labels lack, one number, held near 0 as weights are.
 
     Weights move the log-odds of labels towards or away from 0, where yes and no are alike. Probes
@@ -112,6 +117,7 @@ def _offset(pooled: Tensor, target: Tensor) -> Tensor:
     Args:
         pooled: log-probabilities of held-out rows. Shape: (rows, labels), float64.
         target: labels of these rows. Shape: (rows, labels).
+        distinct: as in `fit_pool`.
 
     Returns:
         Shape: (), float64.
@@ -120,14 +126,14 @@ def _offset(pooled: Tensor, target: Tensor) -> Tensor:
     offset = torch.zeros((), dtype=torch.float64)
 
     def loss() -> Tensor:
-        pull = WEIGHT_ROWS * offset.square() / target.numel()
+        pull = WEIGHT_ROWS * offset.square() / (distinct * target.numel())
         return F.binary_cross_entropy_with_logits(odds + offset, yes) + pull
 
     minimise(loss, [offset])
     return offset
 
 
-def _sureness(pooled: Tensor, target: Tensor) -> Tensor:
+def _sureness(pooled: Tensor, target: Tensor, rows: float) -> Tensor:
     """Return the factor, at most 1, that makes a pool as sure as its held-out rows allow.
 
     It has the lowest log-loss on these rows and on `UNKNOWN_ROWS` that are of each class with its
@@ -139,11 +145,12 @@ def _sureness(pooled: Tensor, target: Tensor) -> Tensor:
         pooled: log-probabilities of held-out rows; a number that is added to all of a row changes
             nothing. Shape: (rows, classes), float64.
         target: class indices of these rows. Shape: (rows,).
+        rows: number of different texts among them.
 
     Returns:
         Shape: (), float64.
     """
-    rows, classes = pooled.shape
+    classes = pooled.shape[1]
     known = rows / (rows + UNKNOWN_ROWS)
     smoothed = known * F.one_hot(target, classes) + (1 - known) * label_shares(target, classes)
     log_factor = torch.zeros((), dtype=torch.float64)
@@ -155,7 +162,7 @@ def _sureness(pooled: Tensor, target: Tensor) -> Tensor:
     return log_factor.exp().clamp_max(1.0)
 
 
-def _single(log_probs: Tensor, target: Tensor) -> Pool:
+def _single(log_probs: Tensor, target: Tensor, rows: float) -> Pool:
     """Calibrate the source with the lowest log-loss by the scale κ alone."""
     sources = len(log_probs)
     best = torch.stack([F.nll_loss(source, target) for source in log_probs]).argmin()
@@ -164,15 +171,15 @@ def _single(log_probs: Tensor, target: Tensor) -> Pool:
     alone, log_scale = log_probs[best].double(), torch.zeros((), dtype=torch.float64)
 
     def loss() -> Tensor:
-        pull = WEIGHT_ROWS * log_scale.square() / len(target)
+        pull = WEIGHT_ROWS * log_scale.square() / rows
         return F.cross_entropy(log_scale.exp() * alone, target) + pull
 
     minimise(loss, [log_scale])
     scale = log_scale.exp()
-    return Pool(SINGLE, bias, scale * _sureness(scale * alone, target), *_still(sources))
+    return Pool(SINGLE, bias, scale * _sureness(scale * alone, target, rows), *_still(sources))
 
 
-def _softmaxed(log_probs: Tensor, target: Tensor, form: str) -> Pool:
+def _softmaxed(log_probs: Tensor, target: Tensor, form: str, rows: float) -> Pool:
     """Fit weights, or gates, that are positive and add up to 1, and the scale κ."""
     sources = len(log_probs)
     bias = torch.zeros(sources, dtype=torch.float64)
@@ -189,11 +196,11 @@ def _softmaxed(log_probs: Tensor, target: Tensor, form: str) -> Pool:
         gates = torch.softmax(bias + facts @ gate.T, dim=1)
         pooled = F.nll_loss(mix(log_probs, gates, log_scale.exp()), target)
         pull = log_scale.square() + bias.square().sum()
-        return pooled + (WEIGHT_ROWS * pull + GATE_ROWS * gate.square().sum()) / len(target)
+        return pooled + (WEIGHT_ROWS * pull + GATE_ROWS * gate.square().sum()) / rows
 
     minimise(loss, [log_scale, bias, gate] if form == GATED else [log_scale, bias])
     pool = Pool(form, bias, log_scale.exp(), gate, mean, std)
-    return replace(pool, scale=pool.scale * _sureness(pool(log_probs)[0], target))
+    return replace(pool, scale=pool.scale * _sureness(pool(log_probs)[0], target, rows))
 
 
 def _still(sources: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -202,7 +209,9 @@ def _still(sources: int) -> tuple[Tensor, Tensor, Tensor]:
     return gate, gate[0], gate[0] + 1
 
 
-def anchored_weights(log_probs: Tensor, target: Tensor, anchor: Tensor | None = None) -> Tensor:
+def anchored_weights(
+    log_probs: Tensor, target: Tensor, anchor: Tensor | None = None, rows: float | None = None
+) -> Tensor:
     """Fit log p = log softmax(Σ w_k log p_k), with w held near given weights.
 
     The loss is convex, so a few steps of Newton's method find its minimum.
@@ -211,14 +220,15 @@ def anchored_weights(log_probs: Tensor, target: Tensor, anchor: Tensor | None = 
         log_probs: log-probabilities of held-out rows by source. Shape: (K, rows, classes).
         target: labels of these rows.
         anchor: what the weights are held near; equal ones if None. Shape: (K,), float64.
+        rows: number of different texts among the rows; None if all differ.
 
     Returns:
         The weights. Shape: (K,), float64.
     """
-    sources, rows, _ = log_probs.shape
+    sources = len(log_probs)
     if anchor is None:
         anchor = torch.full((sources,), 1 / sources, dtype=torch.float64)
-    ridge = anchor_strength(sources, rows)
+    ridge = anchor_strength(sources, rows or len(target))
 
     def loss(weights: Tensor) -> float:
         pull = ridge * (weights - anchor).square().sum()
@@ -242,12 +252,14 @@ def anchored_weights(log_probs: Tensor, target: Tensor, anchor: Tensor | None = 
     return weights
 
 
-def anchor_strength(sources: int, rows: int) -> float:
+def anchor_strength(sources: int, rows: float) -> float:
     """Return the factor of the squared distance from equal weights, beside the mean log-loss."""
     return ANCHOR_ROWS * sources**0.5 / rows
 
 
-def _sure_weights(log_probs: Tensor, target: Tensor, tilted: bool) -> tuple[Tensor, Tensor | None]:
+def _sure_weights(
+    log_probs: Tensor, target: Tensor, rows: float, tilted: bool
+) -> tuple[Tensor, Tensor | None]:
     """Return the anchored weights of a pool as sure as its rows allow, and what it adds to classes.
 
     That is b log f_c, with f_c the share of the class among the rows and one more row of each
@@ -258,25 +270,26 @@ def _sure_weights(log_probs: Tensor, target: Tensor, tilted: bool) -> tuple[Tens
     Returns:
         Shapes: (K,) and (classes,), float64.
     """
-    sources, rows, classes = log_probs.shape
-    share = (target.bincount(minlength=classes) + 1).double() / (rows + classes)
+    sources, every, classes = log_probs.shape
+    counts = target.bincount(minlength=classes).double() * (rows / every)
+    share = (counts + 1) / (rows + classes)
     members, anchor = log_probs, torch.full((sources,), 1 / sources, dtype=torch.float64)
     if tilted:
-        frequency = share.log().to(log_probs).expand(1, rows, classes)
+        frequency = share.log().to(log_probs).expand(1, every, classes)
         members, anchor = torch.cat([log_probs, frequency]), F.pad(anchor, (0, 1))
-    weights = anchored_weights(members, target, anchor)
+    weights = anchored_weights(members, target, anchor, rows)
     pooled = torch.einsum("k,knc->nc", weights.to(members), members)
-    weights = weights * _sureness(pooled.double(), target)
+    weights = weights * _sureness(pooled.double(), target, rows)
     return weights[:sources], weights[sources] * share.log() if tilted else None
 
 
-def _anchored(log_probs: Tensor, target: Tensor, tilted: bool) -> Pool:
-    weights, shift = _sure_weights(log_probs, target, tilted)
+def _anchored(log_probs: Tensor, target: Tensor, rows: float, tilted: bool) -> Pool:
+    weights, shift = _sure_weights(log_probs, target, rows, tilted)
     scale = weights.abs().sum()
     return Pool(ANCHORED, weights / scale, scale, *_still(len(weights)), shift)
 
 
-def _with_gates(anchored: Pool, log_probs: Tensor, target: Tensor) -> Pool:
+def _with_gates(anchored: Pool, log_probs: Tensor, target: Tensor, rows: float) -> Pool:
     """Let anchored weights w move: fit Σ_k (w_k + G_k e(x)) log p_k with G held near 0."""
     weights, shift = anchored.scale * anchored.bias, anchored.shift
     facts = agreement(log_probs, weights)
@@ -288,7 +301,7 @@ def _with_gates(anchored: Pool, log_probs: Tensor, target: Tensor) -> Pool:
 
     def loss() -> Tensor:
         pooled = torch.einsum("nk,knc->nc", still + facts @ gate.T, log_probs) + added
-        pull = MOVE_ROWS * gate.square().sum() / len(target)
+        pull = MOVE_ROWS * gate.square().sum() / rows
         return F.cross_entropy(pooled, target) + pull
 
     minimise(loss, [gate])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from layerfusion.config.job import LOG_LOSS, UNWEIGHTED
-from layerfusion.fusion.objective import costs, find_shift, label_shares
+from layerfusion.fusion.objective import costs, find_shift, label_shares, shifted
 from layerfusion.fusion.pool import (
     ANCHORED,
     ANCHORED_GATED,
@@ -27,7 +27,7 @@ from layerfusion.fusion.pool import (
     Pool,
 )
 from layerfusion.fusion.pool_fitting import fit_pool, fit_pools
-from layerfusion.layers.labels import mean_loss
+from layerfusion.layers.labels import is_multilabel, mean_loss
 from layerfusion.layers.selection import SURE_ERRORS, standard_error
 from layerfusion.layers.threads import each_on_a_core
 from layerfusion.progress import steps
@@ -49,6 +49,7 @@ def choose_pool(
     gated: bool = False,
     objective: str = LOG_LOSS,
     class_weights: str = UNWEIGHTED,
+    text_of: Tensor | None = None,
 ) -> tuple[Pool, dict[str, float], str]:
     """Fit the form of pool that cross-validation supports.
 
@@ -64,15 +65,16 @@ def choose_pool(
         gated: fit anchored weights that move from text to text, whatever the other forms are worth.
         objective: what the pool should be best at: log_loss, accuracy, macro_f1 or micro_f1.
         class_weights: none, or balanced to pool as if all classes were equally frequent.
+        text_of: number of the text of each row, if some repeat one. Shape: (rows,).
 
     Returns:
         The pool fitted on all rows, the cross-validated log-loss of each form, and the reason
         in a reader's words.
     """
-    form, predicted = judge_forms(log_probs, target, seed=seed, gated=gated)
-    pool = fit_pool(log_probs, target, form)
+    form, predicted = judge_forms(log_probs, target, seed=seed, gated=gated, text_of=text_of)
+    pool = fit_pool(log_probs, target, form, _distinct(text_of))
     prior = label_shares(target, log_probs.shape[2])
-    shift = find_shift(objective, class_weights, predicted[form], target, prior)
+    shift = find_shift(objective, class_weights, predicted[form], target, prior, text_of)
     if shift is not None:
         own = 0.0 if pool.shift is None else pool.shift
         pool = replace(pool, shift=own + shift.values)
@@ -91,6 +93,7 @@ def judge_forms(
     seed: int = 0,
     choose: Choose | None = None,
     gated: bool = False,
+    text_of: Tensor | None = None,
 ) -> tuple[str, dict[str, Tensor]]:
     """Find the form of pool that cross-validation supports, and what each form predicts.
 
@@ -101,12 +104,13 @@ def judge_forms(
         choose: chooses sources. It chooses anew for every fold, without the fold's rows, so that
             the predictions are honest about the choice too. All sources if None.
         gated: try `ANCHORED_GATED` alone, not all of `KEPT_FORMS`.
+        text_of: as for `choose_pool`. All rows of a text are in one fold.
 
     Returns:
         The form, and the log-probabilities of each form. Shapes: (rows, classes), float64.
     """
     forms = (ANCHORED_GATED,) if gated else KEPT_FORMS
-    (judged,) = judge_pools([PoolTask(log_probs, target, choose, forms)], seed=seed)
+    (judged,) = judge_pools([PoolTask(log_probs, target, choose, forms, text_of)], seed=seed)
     return judged
 
 
@@ -121,6 +125,8 @@ class PoolTask:
     choose: Choose | None = None
     forms: Sequence[str] = FORMS
     """The forms to compare. Those that are for few sources are left out of many."""
+    text_of: Tensor | None = None
+    """Number of the text of each row, if some repeat one. Shape: (rows,)."""
 
     def chosen(self, rows: Tensor) -> list[int]:
         """Choose sources by some rows alone. Shape of `rows`: (rows,), bool."""
@@ -132,12 +138,18 @@ class PoolTask:
         """Fit a pool of each form on some rows; return what each says of the others."""
         sources = self.log_probs[positions]
         known, others = sources[:, rows], sources[:, ~rows]
-        return [pool(others)[0] for pool in fit_pools(known, self.target[rows], forms)]
+        distinct = _distinct(None if self.text_of is None else self.text_of[rows])
+        pools = fit_pools(known, self.target[rows], forms, distinct)
+        return [pool(others)[0] for pool in pools]
 
 
 def judge_pools(tasks: Sequence[PoolTask], *, seed: int = 0) -> list[tuple[str, dict[str, Tensor]]]:
     """Do what `judge_forms` does for several pools, all their folds side by side."""
-    folds = [(task, rows) for task in tasks for rows in _rows_without_each_fold(task.target, seed)]
+    folds = [
+        (task, rows)
+        for task in tasks
+        for rows in _rows_without_each_fold(task.target, task.text_of, seed)
+    ]
     told = each_on_a_core(lambda fold: fold[0].chosen(fold[1]), folds)
     chosen = [*steps(told, "members of stacks", len(folds))]
     most: dict[PoolTask, int] = {}
@@ -157,17 +169,63 @@ def judge_pools(tasks: Sequence[PoolTask], *, seed: int = 0) -> list[tuple[str, 
     for (task, rows), said in zip(folds, found, strict=True):
         for form, others in zip(forms[task], said, strict=True):
             predicted[task][form][~rows] = others
-    return [
-        (_supported({form: costs(LOG_LOSS, said, task.target) for form, said in one.items()}), one)
-        for task, one in predicted.items()
-    ]
+    found_forms = []
+    for task, one in predicted.items():
+        losses = {form: costs(LOG_LOSS, said, task.target) for form, said in one.items()}
+        found_forms.append((_supported(losses, task.text_of), one))
+    return found_forms
 
 
-def _rows_without_each_fold(target: Tensor, seed: int) -> list[Tensor]:
-    """Deal rows to folds; give the rows outside of each. Shapes: (rows,), bool."""
+def serve(
+    objective: str,
+    class_weights: str,
+    log_probs: Tensor,
+    target: Tensor,
+    *,
+    seed: int = 0,
+    text_of: Tensor | None = None,
+) -> Tensor:
+    """Shift predictions for an objective, as `choose_pool` does: each fold by what the others say.
+
+    So they are those of the classifier that is kept, and can be judged by the objective beside
+    trained heads, which are shifted too.
+
+    Args:
+        objective: log_loss, accuracy, macro_f1 or micro_f1.
+        class_weights: none or balanced.
+        log_probs: what `judge_forms` predicts for held-out rows. Shape: (rows, classes).
+        target: labels of these rows.
+        seed: seed of the folds.
+        text_of: as for `choose_pool`.
+
+    Returns:
+        Shape: (rows, classes), float64.
+    """
+    served = log_probs.clone()
+    for rows in _rows_without_each_fold(target, text_of, seed):
+        known, prior = target[rows], label_shares(target[rows], log_probs.shape[1])
+        texts = None if text_of is None else text_of[rows]
+        shift = find_shift(objective, class_weights, log_probs[rows], known, prior, texts)
+        if shift is not None:
+            multilabel = is_multilabel(target)
+            served[~rows] = shifted(log_probs[~rows], shift.values, multilabel=multilabel)
+    return served
+
+
+def _rows_without_each_fold(target: Tensor, text_of: Tensor | None, seed: int) -> list[Tensor]:
+    """Deal texts to folds; give the rows outside of each. Shapes: (rows,), bool."""
+    of_row = torch.arange(len(target))
+    if text_of is not None:
+        of_row = text_of.unique(return_inverse=True)[1]
+    texts = int(of_row.max()) + 1
     generator = torch.Generator().manual_seed(seed)
-    fold_of = torch.randperm(len(target), generator=generator) % min(FOLDS, len(target))
+    fold_of = (torch.randperm(texts, generator=generator) % min(FOLDS, texts))[of_row]
     return [fold_of != fold for fold in range(int(fold_of.max()) + 1)]
+
+
+def _distinct(text_of: Tensor | None) -> float:
+    """Return the number of different texts as a share of the rows."""
+    return 1.0 if text_of is None else len(text_of.unique()) / len(text_of)
 
 
 def _forms_for(sources: int, forms: Sequence[str]) -> list[str]:
@@ -178,7 +236,7 @@ def _forms_for(sources: int, forms: Sequence[str]) -> list[str]:
     return [form for form in forms if few or form not in (WEIGHTED, GATED)]
 
 
-def _supported(losses: Mapping[str, Tensor]) -> str:
+def _supported(losses: Mapping[str, Tensor], text_of: Tensor | None = None) -> str:
     """Return the form that the log-losses of held-out rows support."""
     if len(losses) == 1:
         return next(iter(losses))
@@ -186,15 +244,15 @@ def _supported(losses: Mapping[str, Tensor]) -> str:
     for richer in (WEIGHTED, ANCHORED):
         if richer in losses:
             worse = losses[richer] - losses[form]
-            allowed = SURE_ERRORS * standard_error(worse) if form == SINGLE else 0.0
+            allowed = SURE_ERRORS * standard_error(worse, text_of) if form == SINGLE else 0.0
             if float(worse.mean()) <= allowed:
                 form = richer
     if GATED in losses:
         gain = losses[form] - losses[GATED]
-        if float(gain.mean()) > standard_error(gain):
+        if float(gain.mean()) > standard_error(gain, text_of):
             form = GATED
     if form == ANCHORED and ANCHORED_GATED in losses:
         gain = losses[ANCHORED] - losses[ANCHORED_GATED]
-        if float(gain.mean()) > SURE_ERRORS * standard_error(gain):
+        if float(gain.mean()) > SURE_ERRORS * standard_error(gain, text_of):
             form = ANCHORED_GATED
     return form

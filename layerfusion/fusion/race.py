@@ -18,6 +18,7 @@ from layerfusion.config.job import (
     LOG_LOSS,
     STACKED,
     STACKS,
+    UNWEIGHTED,
     FusionConfig,
 )
 from layerfusion.config.operators import among_of, settled_head
@@ -25,8 +26,9 @@ from layerfusion.errors import UserError
 from layerfusion.fusion.deadline import Deadline, Pace
 from layerfusion.fusion.head_member import head_of, read_by_head
 from layerfusion.fusion.layer_sets import LayerSet
-from layerfusion.fusion.objective import costs
+from layerfusion.fusion.objective import costs, weights_of
 from layerfusion.fusion.operators.capacity import head_parameters, matched_width
+from layerfusion.layers.labels import is_multilabel
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.probe import NEVER
 from layerfusion.layers.selection import SURE_ERRORS, standard_error
@@ -71,6 +73,11 @@ class Evaluation:
     """Number of folds that it was evaluated on before it was dropped."""
     objective: str = LOG_LOSS
     """The measure that candidates are ranked by."""
+    text_of: Tensor | None = None
+    """Number of the text of each row, if some repeat one. Shape: (rows,)."""
+    row_weights: Tensor | None = None
+    """What each row counts for in log-loss and accuracy where classes are weighted, 1 on average.
+    Shape: (rows,)."""
 
     @property
     def seen(self) -> Tensor:
@@ -89,19 +96,25 @@ class Evaluation:
 
     @cached_property
     def cost(self) -> float:
-        """The log-loss, or 1 - accuracy, or 1 - F1 on these rows: lower is better."""
-        return self._mean(self.objective)
+        """The log-loss, 1 - accuracy or 1 - F1 on these rows, weighted: lower is better."""
+        return float(self._costs(self.seen).mean())
 
     def _mean(self, objective: str) -> float:
         return float(costs(objective, self.log_probs[self.seen], self.target[self.seen]).mean())
 
+    def _costs(self, rows: Tensor) -> Tensor:
+        """Return what each of some rows adds to the cost. Shape: (rows chosen,), float64."""
+        found = costs(self.objective, self.log_probs[rows], self.target[rows])
+        if self.row_weights is None or self.objective not in (LOG_LOSS, ACCURACY):
+            return found
+        return found * self.row_weights[rows]
+
     def behind(self, other: Evaluation) -> tuple[float, float]:
         """Return the difference of costs on the rows of both, and its standard error."""
         both = self.seen & other.seen
-        mine, others = (
-            costs(self.objective, one.log_probs[both], self.target[both]) for one in (self, other)
-        )
-        return float((mine - others).mean()), standard_error(mine - others)
+        mine, others = self._costs(both), other._costs(both)
+        texts = None if self.text_of is None else self.text_of[both]
+        return float((mine - others).mean()), standard_error(mine - others, texts)
 
 
 Predict = Callable[[FusionCandidate, int], Tensor]
@@ -188,6 +201,8 @@ def race(
     num_classes: int,
     objective: str = LOG_LOSS,
     deadline: Deadline | None = None,
+    text_of: Tensor | None = None,
+    class_weights: str = UNWEIGHTED,
 ) -> list[Evaluation]:
     """Evaluate candidates by successive halving over folds, and rank them, the best first.
 
@@ -209,12 +224,17 @@ def race(
         objective: what they are ranked by: log_loss, accuracy, macro_f1 or micro_f1.
         deadline: end of the time. A head is not evaluated if that would end too late by the slowest
             one so far, with time to train the chosen one; at least one candidate always is.
+        text_of: number of the text of each held-out row, if some repeat one. Shape: (rows,).
+        class_weights: none, or balanced to let all classes count alike.
     """
     held_out = fold_of != NEVER
     fold_of, target = fold_of[held_out], target[held_out]
 
+    by_class = weights_of(class_weights, target, num_classes)
+    row_weights = None if by_class is None or is_multilabel(target) else by_class[target].double()
+
     def evaluation(candidate: FusionCandidate, log_probs: Tensor, folds: int) -> Evaluation:
-        return Evaluation(candidate, log_probs, target, folds, objective)
+        return Evaluation(candidate, log_probs, target, folds, objective, text_of, row_weights)
 
     deadline = deadline or Deadline()
     folds = int(fold_of.max()) + 1

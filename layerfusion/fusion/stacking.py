@@ -160,6 +160,7 @@ def fit_stack(
         gated=gated,
         objective=objective,
         class_weights=class_weights,
+        text_of=held_out[0].text_of,
     )
     return Stack(tuple(probes), pool, losses, reason, member, regressions)
 

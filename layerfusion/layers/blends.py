@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from layerfusion.layers.labels import is_multilabel
 from layerfusion.layers.probe import NEVER, HeldOut
 from layerfusion.layers.threads import each_on_a_core
 from layerfusion.progress import steps
+from layerfusion.texts.sampling import first_rows
 
 VERSION = 4
 """Part of the cache key. Raise it with every change that gives other discriminants."""
@@ -52,10 +54,13 @@ def held_out_blends(
     the others, and the regression on counts for a lexical source. A discriminant separates classes;
     of labels, every layer has a logistic probe.
     """
-    target = candidates.labels[candidates.fold_of != NEVER]
+    out = candidates.fold_of != NEVER
+    target, text_of = candidates.labels[out], _text_of(candidates, out)
     if is_multilabel(target):
         every = _probes(candidates, range(len(candidates.layers)), config, device)
-        return tuple(Blend(one.log_probs, target, one.strength) for one in every.values())
+        return tuple(
+            Blend(one.log_probs, target, one.strength, text_of=text_of) for one in every.values()
+        )
     found = _discriminants(candidates, device)
     losses = {n: float(F.nll_loss(log_probs, target)) for n, (log_probs, _) in found.items()}
     most = REGRESSIONS if candidates.num_classes < MANY_CLASSES else REGRESSIONS // 2
@@ -71,7 +76,14 @@ def held_out_blends(
             results.append(Blend(log_probs, target, discriminant=chosen))
         else:
             results.append(Blend(probes[n].log_probs, target, probes[n].strength))
-    return tuple(results)
+    return tuple(replace(one, text_of=text_of) for one in results)
+
+
+def _text_of(candidates: Candidates, rows: Tensor) -> Tensor | None:
+    """Number the texts of some rows; None where all of them differ. Shape: (rows chosen,)."""
+    texts = [candidates.texts[n] for n in torch.where(rows)[0].tolist()]
+    first = first_rows(texts)
+    return None if len(set(texts)) == len(texts) else torch.from_numpy(first)
 
 
 def _probes(

@@ -59,6 +59,9 @@ class Blend(Predictions):
     """The regression's C; None if there is none."""
     discriminant: Discriminant | None = None
     """The discriminant's settings; None if there is none."""
+    text_of: Tensor | None = None
+    """Number of the text of each held-out row, equal where a text is repeated; None if all are
+    taken to differ. Shape: (held-out rows,)."""
 
 
 def cross_validate_discriminant(

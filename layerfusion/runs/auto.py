@@ -30,7 +30,7 @@ from layerfusion.fusion.held_out_heads import HeldOutHeads
 from layerfusion.fusion.layer_sets import propose_layer_sets
 from layerfusion.fusion.member_training import losses_of_layers, member_recipe
 from layerfusion.fusion.pool import ANCHORED_GATED, FORMS
-from layerfusion.fusion.pool_forms import Choose, PoolTask, judge_pools
+from layerfusion.fusion.pool_forms import Choose, PoolTask, judge_pools, serve
 from layerfusion.fusion.race import (
     Evaluation,
     FusionCandidate,
@@ -132,6 +132,8 @@ def decide(
         candidates.num_classes,
         config.objective,
         deadline,
+        held_out[0].text_of,
+        config.class_weights,
     )
 
     preferred = chosen = prefer(evaluations)
@@ -157,7 +159,7 @@ def decide(
 
 @dataclass(frozen=True)
 class _StackedPredictions:
-    """Predicts held-out rows by stacks whose layers, weights and form are chosen without them."""
+    """Predicts held-out rows by stacks that are chosen, fitted and shifted without them."""
 
     config: TrainConfig
     candidates: Candidates
@@ -167,8 +169,19 @@ class _StackedPredictions:
 
     def __call__(self, candidates: Sequence[FusionCandidate]) -> list[Tensor]:
         """Return log-probabilities of all held-out rows. Shapes: (rows, classes), float64."""
-        judged = judge_pools([*map(self._pool, candidates)], seed=self.config.seed)
-        return [predicted[form] for form, predicted in judged]
+        config, first = self.config, self.held_out[0]
+        judged = judge_pools([*map(self._pool, candidates)], seed=config.seed)
+        return [
+            serve(
+                config.objective,
+                config.class_weights,
+                predicted[form],
+                first.target,
+                seed=config.seed,
+                text_of=first.text_of,
+            )
+            for form, predicted in judged
+        ]
 
     def _pool(self, candidate: FusionCandidate) -> PoolTask:
         """Give what the pool of a stack has to choose among."""
@@ -185,7 +198,8 @@ class _StackedPredictions:
             head = recipe.held_out(self.candidates.take(places))
             choose, log_probs = _with_last(choose), torch.cat([log_probs, head[None]])
         forms = (ANCHORED_GATED,) if candidate.fusion.name == GATED_STACK else FORMS
-        return PoolTask(log_probs, self.held_out[0].target, choose, forms)
+        first = self.held_out[0]
+        return PoolTask(log_probs, first.target, choose, forms, first.text_of)
 
 
 def _with_last(choose: Choose) -> Choose:
@@ -255,9 +269,11 @@ def _reasons(evaluations: Sequence[Evaluation], preferred: Evaluation, budget: B
 def _value(evaluation: Evaluation) -> str:
     """Name the measure that was chosen by, with its value."""
     if evaluation.objective == LOG_LOSS:
-        return f"log-loss {evaluation.log_loss:.4f}"
+        weighted = "" if evaluation.row_weights is None else ", all classes alike"
+        return f"log-loss {evaluation.cost:.4f}{weighted}"
     name = {ACCURACY: "accuracy", MACRO_F1: "macro-F1", MICRO_F1: "micro-F1"}[evaluation.objective]
-    return f"{name} {1 - evaluation.cost:.1%}"
+    alike = evaluation.row_weights is not None and evaluation.objective == ACCURACY
+    return f"{'balanced ' if alike else ''}{name} {1 - evaluation.cost:.1%}"
 
 
 def _record(evaluation: Evaluation, best: Evaluation, budget: Budget) -> CandidateRecord:

@@ -21,7 +21,7 @@ from layerfusion.fusion.head_files import Head
 from layerfusion.fusion.member_training import member_recipe
 from layerfusion.fusion.objective import shifted
 from layerfusion.fusion.operator_head import OperatorHead
-from layerfusion.fusion.pool_forms import judge_forms
+from layerfusion.fusion.pool_forms import judge_forms, serve
 from layerfusion.layers.blends import held_out_blends
 from layerfusion.layers.candidates import Candidates, all_layers
 from layerfusion.layers.discriminant import Blend
@@ -374,6 +374,15 @@ def _judge_stack(config: TrainConfig, inputs: Inputs) -> tuple[float, float]:
         held[0].target,
         seed=config.seed,
         gated=config.fusion.name == GATED_STACK,
+        text_of=held[0].text_of,
     )
-    judged = Predictions(predicted[form], held[0].target)
+    served = serve(
+        config.objective,
+        config.class_weights,
+        predicted[form],
+        held[0].target,
+        seed=config.seed,
+        text_of=held[0].text_of,
+    )
+    judged = Predictions(served, held[0].target)
     return judged.log_loss, judged.accuracy

@@ -11,6 +11,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 from torch.nn import functional as F
 
+from layerfusion.fusion.objective import costs, find_shift, label_shares
 from layerfusion.fusion.pool import FACTS, KEPT_FORMS, WORDS, Pool, agreement, evidence
 from layerfusion.fusion.pool_fitting import (
     ANCHOR_ROWS,
@@ -27,6 +28,7 @@ from layerfusion.fusion.pool_forms import (
     choose_pool,
     judge_forms,
     judge_pools,
+    serve,
 )
 from layerfusion.fusion.pool_forms import _supported as supported
 
@@ -400,3 +402,59 @@ def test_the_choice_of_sources_never_sees_the_rows_that_judge_it() -> None:
     _, flattering = judge_forms(best, target)
     assert float(F.nll_loss(flattering["single"], target)) < np.log(CLASSES) - 0.02
     assert float(F.nll_loss(honest["single"], target)) > np.log(CLASSES) - 0.01
+
+
+@pytest.mark.parametrize("form", ["single", "weighted", "anchored", "anchored_gated"])
+def test_rows_that_repeat_their_texts_teach_no_more_than_the_texts(form: str) -> None:
+    """Repeated rows are how a weight of ten, or a text that many have copied, comes to a pool."""
+    said, target = _said(40, [0.3, 0.1, 0.0, 0.2])
+    many, labels = said.repeat(1, 10, 1), target.repeat(10)
+    once = fit_pool(said, target, form)
+    again = fit_pool(many, labels, form, 1 / 10)
+    torch.testing.assert_close(again(said)[0], once(said)[0], rtol=1e-3, atol=1e-3)
+    bold = fit_pool(many, labels, form)
+    assert _loss(bold, said, target) < _loss(again, said, target)
+
+
+def test_all_rows_of_a_text_are_in_one_fold() -> None:
+    """A source that has learned each text by heart, wrongly, is seen through."""
+    said, target = _said(60, [0.0] * 12)
+    many, labels, text_of = said.repeat(1, 10, 1), target.repeat(10), torch.arange(60).repeat(10)
+    _, once = judge_forms(said, target)
+    _, apart = judge_forms(many, labels)
+    _, together = judge_forms(many, labels, text_of=text_of)
+    honest, flattering = (float(F.nll_loss(x["anchored"], labels)) for x in (together, apart))
+    assert honest > flattering + 0.05
+    assert abs(honest - float(F.nll_loss(once["anchored"], target))) < 0.05
+    _, unmarked = judge_forms(said, target, text_of=torch.arange(60).flip(0) + 7)
+    assert float(F.nll_loss(unmarked["anchored"], target)) == pytest.approx(
+        float(F.nll_loss(once["anchored"], target)), abs=0.05
+    )
+
+
+def test_predictions_serve_the_objective_as_the_pool_that_is_kept_does() -> None:
+    said, target = _unequal(900, [1.0, 0.5])
+    _, predicted = judge_forms(said, target)
+    plain = predicted["weighted"]
+    for objective, weights in (("macro_f1", "none"), ("log_loss", "balanced")):
+        served = serve(objective, weights, plain, target)
+        assert not torch.equal(served, plain)
+        kept, *_ = choose_pool(said, target, objective=objective, class_weights=weights)
+        names = served.argmax(1).bincount(minlength=CLASSES) / len(target)
+        kept_names = kept(said)[0].argmax(1).bincount(minlength=CLASSES) / len(target)
+        torch.testing.assert_close(names, kept_names, rtol=0, atol=0.08)
+    assert torch.equal(serve("log_loss", "none", plain, target), plain)
+    f1 = [float(costs("macro_f1", x, target).mean()) for x in (served, plain)]
+    assert f1[0] < f1[1]
+
+
+def test_a_shift_is_never_found_on_the_rows_that_it_judges() -> None:
+    """Where there is nothing to find, what is best on these very rows seems a gain."""
+    said, target = _unequal(60, [0.0])
+    predicted = said[0].double()
+    own = [find_shift("macro_f1", "none", predicted, target, label_shares(target, CLASSES))]
+    served = serve("macro_f1", "none", predicted, target)
+    fooled = predicted if own[0] is None else (predicted + own[0].values).log_softmax(1)
+    assert float(costs("macro_f1", fooled, target).mean()) <= float(
+        costs("macro_f1", served, target).mean()
+    )

@@ -358,3 +358,51 @@ def test_a_text_of_the_fold_that_is_in_validation_too_does_not_choose_the_epoch(
     flipped = labels.clone()
     flipped[40:] = 1 - flipped[40:]
     torch.testing.assert_close(predicted(flipped), predicted(labels))
+
+
+def test_rows_that_repeat_a_text_make_no_difference_sure() -> None:
+    generator = torch.Generator().manual_seed(0)
+    losses = 1 + torch.rand(40, generator=generator, dtype=torch.float64)
+    better = losses - 0.1 + 0.5 * torch.randn(40, generator=generator, dtype=torch.float64)
+    target = torch.zeros(40, dtype=torch.int64)
+
+    def behind(times: int, text_of: Tensor | None) -> tuple[float, float]:
+        one, other = (
+            Evaluation(
+                candidate("stacked"),
+                log_probs_of(x.clamp_min(0).repeat(times)),
+                target.repeat(times),
+                5,
+                text_of=text_of,
+            )
+            for x in (losses, better)
+        )
+        return one.behind(other)
+
+    once = behind(1, None)
+    assert behind(9, torch.arange(40).repeat(9)) == pytest.approx(once)
+    assert behind(9, None)[1] < once[1] / 2
+    assert behind(1, torch.arange(40)) == pytest.approx(once)
+
+
+@pytest.mark.parametrize(("weights", "best"), [("none", "often"), ("balanced", "alike")])
+def test_with_balanced_classes_a_rare_class_counts_as_much(weights: str, best: str) -> None:
+    """One names the frequent class alone; the other is right on the rare one as well."""
+    target = (torch.arange(len(FOLD_OF)) % 12 == 0).long()
+    say = {"often": torch.tensor([[0.9, 0.1]]), "alike": torch.tensor([[0.5, 0.5]])}
+    candidates = [
+        FusionCandidate(BOTH, FusionConfig("stacked", arguments={"n": n}), 1) for n in say
+    ]
+    out = FOLD_OF >= 0
+    found = race(
+        candidates,
+        lambda some: [
+            say[one.fusion.arguments["n"]].log().double().expand(int(out.sum()), 2) for one in some
+        ],
+        lambda *_: torch.zeros(0),
+        FOLD_OF,
+        target,
+        2,
+        class_weights=weights,
+    )
+    assert found[0].candidate.fusion.arguments["n"] == best
