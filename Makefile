@@ -6,6 +6,7 @@ RUN := .venv/bin/
 ARGS ?=
 N ?= 1000
 SEED ?= 0
+BENCH ?= outputs/bench.json
 
 .PHONY: setup test fuzz trust lint audit reproduce reproduce-check sweep bench docs clean help
 .DEFAULT_GOAL := help
@@ -42,8 +43,8 @@ reproduce-check: .venv/ready  ## run what docs/results/PROFILE.json was made wit
 sweep: .venv/ready  ## run an experiment (EXPERIMENT=fusion_operators, model_pairs, model_count or few_shot)
 	$(RUN)layerfusion train -m experiment=$(EXPERIMENT) $(ARGS)
 
-bench: .venv/ready  ## measure speed against others in the same run
-	$(RUN)python -m benchmarks.extraction && $(RUN)python -m benchmarks.device && $(RUN)python -m benchmarks.probes && $(RUN)python -m benchmarks.heads && $(RUN)python -m benchmarks.sweep
+bench: .venv/ready  ## measure speed against others in the same run, and keep every figure in outputs/bench.json
+	$(RUN)python -m benchmarks.extraction --json $(BENCH) && $(RUN)python -m benchmarks.device --json $(BENCH:.json=_gpu.json) && $(RUN)python -m benchmarks.probes --json $(BENCH) && $(RUN)python -m benchmarks.heads --json $(BENCH) && $(RUN)python -m benchmarks.sweep --json $(BENCH)
 
 docs: .venv/ready  ## make docs/settings.md and the site, outputs/site/index.html; fails on a dead link
 	$(RUN)python docs/site/settings.py && $(RUN)python docs/site/build.py

@@ -1,18 +1,22 @@
-"""Compare extracting all layers at once with one layer by sentence-transformers.
+"""Compare extracting all layers with one layer by sentence-transformers, and with the arithmetic.
 
-Run: python -m benchmarks.extraction [rows] [repeats]
+Run: python -m benchmarks.extraction [--rows 400] [--repeats 5] [--json FILE]
+
+The limit is the time that the matrix products of the blocks would take at the speed that this
+machine reaches with products of the model's own shapes, in the same minute. Attention weights,
+norms, the tokenizer and the disk are not in it.
 """
 
 from __future__ import annotations
 
-import statistics
-import sys
+import itertools
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from benchmarks.turns import parser, show, take_turns
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
 from layerfusion.config.job import ExtractConfig, TrainConfig
@@ -24,39 +28,54 @@ from layerfusion.embeddings.source import open_source
 from layerfusion.embeddings.store import EmbeddingStore
 from layerfusion.runs.job_texts import dataset_of
 
+BATCH = 1024
+"""Tokens of a product of the limit, as in a batch."""
 
-def main(rows: int = 400, repeats: int = 3) -> None:
+
+def main() -> None:
     from sentence_transformers import SentenceTransformer
 
-    config = load(compose("train", ["dataset=r8", "backbone=[minilm]", f"limit.train={rows}"]))
+    options = parser(__doc__)
+    options.add_argument("--rows", type=int, default=400)
+    asked = options.parse_args()
+    words = ["dataset=r8", "backbone=[minilm]", f"limit.train={asked.rows}"]
+    config = load(compose("train", words))
     texts = list(dataset_of(config).splits["train"].texts)
     source = open_source("minilm", config.backbone["minilm"], config.pooling, Path("outputs/cache"))
     backbone = load_backbone("minilm", source.asset.path, config.backbone["minilm"], "cpu")
     peer = SentenceTransformer(str(source.asset.path), device="cpu")
     peer.max_seq_length = backbone.shape.max_length
-    peer.encode(texts[:16])
-    ours: list[float] = []
-    theirs: list[float] = []
-    differences: list[float] = []
+    expected = peer.encode(texts)
+    tokens = sum(text.cost for text in backbone.tokenize(texts, config.backbone["minilm"]))
     with tempfile.TemporaryDirectory() as scratch:
+        folders = (Path(scratch) / str(number) for number in itertools.count())
         calibrations = Path(scratch) / "calibrations.json"
-        _extract(config, backbone, texts[:64], Path(scratch) / "warm", calibrations)
-        for repeat in range(repeats):
-            begun = time.perf_counter()
-            store = _extract(config, backbone, texts, Path(scratch) / str(repeat), calibrations)
-            ours.append(time.perf_counter() - begun)
-            begun = time.perf_counter()
-            expected = peer.encode(texts)
-            theirs.append(time.perf_counter() - begun)
-            last = store.read([text_hash(text) for text in texts], ["6"])["6"]
-            last /= np.linalg.norm(last, axis=1, keepdims=True)
-            differences.append(float(np.abs(last - expected).max()))
-    print(f"{len(texts)} texts of r8, minilm, {repeats} repeats, median seconds")
-    print(f"  all {len(backbone.shape.layers)} layers, written: {statistics.median(ours):.2f}")
-    print(f"  sentence-transformers, 1 layer: {statistics.median(theirs):.2f}")
-    ratios = [mine / peers for mine, peers in zip(ours, theirs, strict=True)]
-    print(f"  ratio, pair by pair: {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
-    print(f"  largest difference of the last layer: {max(differences):.1e}")
+        store = _extract(config, backbone, texts, next(folders), calibrations)
+        last = store.read([text_hash(text) for text in texts], ["6"])["6"]
+        seconds = take_turns(
+            {
+                f"all {len(backbone.shape.layers)} layers, written": lambda: _extract(
+                    config, backbone, texts, next(folders), calibrations
+                ),
+                "sentence-transformers, the last layer": lambda: peer.encode(texts),
+                "the products of matrices alone": lambda: _products(backbone, tokens),
+            },
+            asked.repeats,
+        )
+    show(f"extraction: {len(texts)} texts of r8, minilm, {tokens} tokens", seconds, asked.json)
+    last /= np.linalg.norm(last, axis=1, keepdims=True)
+    print(f"  largest difference of the last layer: {np.abs(last - expected).max():.1e}")
+
+
+@torch.inference_mode()
+def _products(backbone: Backbone, tokens: int) -> None:
+    """Multiply random vectors, as many as there are tokens, by each matrix of the blocks."""
+    assert backbone.blocks is not None
+    matrices = [x for x in backbone.blocks.parameters() if x.dim() == 2]
+    rows = {width: torch.randn(BATCH, width) for width in {x.shape[1] for x in matrices}}
+    for _ in range(-(-tokens // BATCH)):
+        for matrix in matrices:
+            rows[matrix.shape[1]] @ matrix.T
 
 
 def _extract(
@@ -78,4 +97,4 @@ def _extract(
 
 
 if __name__ == "__main__":
-    main(*(int(word) for word in sys.argv[1:]))
+    main()

@@ -1,4 +1,6 @@
-"""Compare training a head by Lightning's Trainer with a bare loop: python -m benchmarks.heads.
+"""Compare training a head by Lightning's Trainer with a bare loop.
+
+Run: python -m benchmarks.heads [--repeats 5] [--json FILE]
 
 The features are random and have the size of one layer of minilm on mr. The Trainer and the loop
 take turns, and both reach the same weights.
@@ -6,12 +8,13 @@ take turns, and both reach the same weights.
 
 from __future__ import annotations
 
-import statistics
-import time
+from itertools import count
+from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 
+from benchmarks.turns import REPEATS, parser, show, take_turns
 from layerfusion.config.job import FusionConfig, TrainerConfig
 from layerfusion.fusion.classifier import FusionClassifier
 from layerfusion.fusion.data import FusionDataModule
@@ -19,14 +22,13 @@ from layerfusion.fusion.head import classifier_settings
 from layerfusion.fusion.training import fit
 
 ROWS = {"train": 6397, "validation": 711}
-WIDTH, CLASSES, EPOCHS, TURNS = 384, 2, 5, 7
+WIDTH, CLASSES, EPOCHS = 384, 2, 5
 FUSION = FusionConfig()
 TRAINER = TrainerConfig(max_epochs=EPOCHS, patience=EPOCHS)
 
 
-def bare_loop(data: FusionDataModule, seed: int) -> float:
-    """Time the same steps and one validation in each epoch, without Lightning."""
-    begun = time.perf_counter()
+def bare_loop(data: FusionDataModule, seed: int) -> None:
+    """Take the same steps and one validation in each epoch, without Lightning."""
     torch.manual_seed(seed)
     head = FusionClassifier([WIDTH], CLASSES, **classifier_settings(FUSION, TRAINER))
     optimizer = head.configure_optimizers()
@@ -40,27 +42,24 @@ def bare_loop(data: FusionDataModule, seed: int) -> float:
             optimizer.step()
         logits, _ = head.predict_logits(data.features["validation"])
         F.cross_entropy(logits, data.targets["validation"])
-    return time.perf_counter() - begun
 
 
-def run() -> str:
-    """Return the median seconds of both and their ratio, without the first turn, which warms up."""
+def run(repeats: int = REPEATS, path: Path | None = None) -> None:
+    """Let both take turns, after one turn that warms up."""
     torch.manual_seed(0)
     features = {split: [torch.randn(rows, WIDTH)] for split, rows in ROWS.items()}
     targets = {split: torch.randint(CLASSES, (rows,)) for split, rows in ROWS.items()}
     data = FusionDataModule(features, targets, TRAINER.batch_size)
-    trained, bare = [], []
-    for seed in range(TURNS + 1):
-        fitted = fit(data, FUSION, TRAINER, num_classes=CLASSES, seed=seed)
-        trained.append(fitted.seconds / fitted.epochs)
-        bare.append(bare_loop(data, seed) / EPOCHS)
-    ratios = [a / b for a, b in zip(trained[1:], bare[1:], strict=True)]
-    return (
-        f"an epoch of {ROWS['train']} rows: {statistics.median(trained[1:]):.2f} s by the Trainer,"
-        f" {statistics.median(bare[1:]):.2f} s by a bare loop;"
-        f" ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-    )
+    seeds = count()
+    runs = {
+        "by the Trainer": lambda: fit(data, FUSION, TRAINER, num_classes=CLASSES, seed=next(seeds)),
+        "by a bare loop": lambda: bare_loop(data, next(seeds)),
+    }
+    take_turns(runs, 1)
+    title = f"heads: {EPOCHS} epochs of {ROWS['train']} rows, width {WIDTH}"
+    show(title, take_turns(runs, repeats), path)
 
 
 if __name__ == "__main__":
-    print(run())
+    asked = parser(__doc__).parse_args()
+    run(asked.repeats, asked.json)
