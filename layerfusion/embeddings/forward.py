@@ -272,6 +272,8 @@ def _shrink(
 ) -> None:
     """Halve the budget, and cut the rows that are still to pass into smaller batches.
 
+    The new budget is below the size of the batch that failed, so that it is not formed again.
+
     Raises:
         UserError: if there is no memory for a single row.
     """
@@ -280,7 +282,10 @@ def _shrink(
             f"backbone {backbone.name}: no memory for one text of {lengths[rows[0]]}"
             f" tokens on {backbone.device}; lower backbone.{backbone.name}.max_length"
         ) from error
-    budget.tokens = len(rows) // 2 * lengths[rows[0]]
+    if packed:  # without padding, a batch may hold far fewer tokens than rows × longest row
+        budget.tokens = sum(lengths[row] for row in rows) // 2
+    else:
+        budget.tokens = len(rows) // 2 * lengths[rows[0]]
     log.warning("%s: out of memory, going on with %d tokens", backbone.name, budget.tokens)
     if backbone.device.type == "cuda":
         torch.cuda.empty_cache()  # the freed pieces may be too small for the next batch
