@@ -90,9 +90,7 @@ class Backbone:
         rows, tokens = input_ids.shape
         if is_spread(self.model):
             visit = _brought_to(self.device, visit)
-        failed = (
-            f"backbone {self.name}: {type(self.model).__name__} fails at {rows} x {tokens} tokens"
-        )
+        failed = self._failed(f"{rows} x {tokens} tokens")
         with library_errors(failed, passing=out_of_memory):
             if self.blocks is None:
                 states = self.model(**inputs, output_hidden_states=True).hidden_states
@@ -116,16 +114,22 @@ class Backbone:
             visit: called once for each layer, with token vectors of shape (1, tokens, width).
 
         Raises:
+            UserError: if the model fails.
             ValueError: if the model does not take packed texts.
         """
         if self.blocks is None or self.packing is None:
             raise ValueError(f"backbone {self.name} does not take packed texts")
-        with taps(self.blocks, layers, visit):
+        failed = self._failed(f"{batch.input_ids.shape[1]} packed tokens")
+        with library_errors(failed, passing=out_of_memory), taps(self.blocks, layers, visit):
             try:
                 output = run_packed(self.model, batch)
             except TopReached:
                 return
         visit(NORM, output)
+
+    def _failed(self, size: str) -> str:
+        """Say in what batch the model failed, in front of its own words."""
+        return f"backbone {self.name}: {type(self.model).__name__} fails at {size}"
 
 
 def is_spread(model: nn.Module) -> bool:

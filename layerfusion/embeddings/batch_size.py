@@ -93,7 +93,7 @@ def _fastest_budget(backbone: Backbone, texts: Sequence[TokenizedText]) -> int:
             begun = time.perf_counter()
             try:
                 launch(backbone, rows, layers, {"mean": PoolingConfig()}).land()
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
                 return _smallest_of_best(rates, gpu) if rates else candidates[0]

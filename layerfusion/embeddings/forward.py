@@ -208,7 +208,7 @@ def pass_batches(
             rows = pending.popleft()
             try:
                 wait = start(group, rows)
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
                 if not flying:
@@ -268,7 +268,7 @@ def _shrink(
     pending: deque[list[int]],
     budget: TokenBudget,
     packed: bool,
-    error: RuntimeError,
+    error: Exception,
 ) -> None:
     """Halve the budget, and cut the rows that are still to pass into smaller batches.
 

@@ -60,7 +60,7 @@ def measure_latency(backbone: Backbone, texts: Sequence[TokenizedText]) -> Laten
     _pass(backbone, single)  # not timed: the first pass also sets things up
     try:
         together = _fastest(backbone, collate(list(islice(cycle(near), BATCH)), backbone.pad_id))
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
         together = {}
