@@ -178,7 +178,7 @@ def pretended_gpu() -> Iterator[torch.device]:
         "empty_cache": lambda: None,
         "set_device": lambda device: None,
         "synchronize": lambda device=None: None,
-        "Event": mock.Mock,
+        "current_stream": mock.Mock(),
     }
     with ExitStack() as patched:
         for name, stand_in in cuda.items():

@@ -381,7 +381,7 @@ class _Flight:
     """The pooled vectors of a batch on their way from the device."""
 
     parts: Sequence[_Sent]
-    arrived: torch.cuda.Event | None
+    arrived: torch.Event | None
 
     def land(self) -> dict[tuple[str, str], Tensor]:
         """Wait for the vectors, and return them by (pooling, layer). Shape: (rows, width)."""
@@ -421,9 +421,8 @@ def launch(
         by_width.setdefault(vectors.shape[1], {})[key] = vectors
     parts = [_Sent.off(some, rounded) for some in by_width.values()]
     arrived = None
-    if backbone.device.type == "cuda":
-        arrived = torch.cuda.Event()
-        arrived.record()
+    if backbone.device.type == "cuda":  # of several GPUs, the model's need not be the current one
+        arrived = torch.cuda.current_stream(backbone.device).record_event()
     return _Flight(parts, arrived)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from layerfusion.embeddings.memory import out_of_memory
 from layerfusion.embeddings.packing import Packing
 from layerfusion.embeddings.tokens import TokenizedText, Window
 from layerfusion.errors import UserError
+from tests.pretended_gpu import pretended_gpu
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,23 @@ def test_after_too_large_a_batch_come_smaller_ones(packed: bool) -> None:
     ]
     assert sorted(passed) == list(range(len(lengths)))
     assert budget.tokens <= 65_536
+
+
+def test_vectors_are_waited_for_on_the_device_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several GPUs the current one, whose stream PyTorch takes if none is named, is another."""
+    second = torch.device("cuda", 1)
+    monkeypatch.setattr(
+        forward, "_pool_on_device", lambda *_: {("mean", "0"): torch.ones(1, 4, device=second)}
+    )
+    window = Window(np.arange(8, dtype=np.int32), 0, 8, opens=True)
+    with pretended_gpu():
+        stream = mock.Mock()
+        monkeypatch.setattr(torch.cuda, "current_stream", stream)
+        model = backbone(device=second, pad_id=0, packing=None)
+        forward.launch(model, [window], {"mean": ["0"]}, {"mean": PoolingConfig()}).land()
+    stream.assert_called_once_with(second)
+    event = stream.return_value.record_event
+    event.return_value.synchronize.assert_called_once_with()
 
 
 # -- errors -------------------------------------------------------------------------------------
@@ -137,7 +156,7 @@ def test_a_model_that_fails_on_packed_texts_is_one_line(
     def fails(*args: Any, **how: Any) -> Any:
         if full:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return attend(*args, **how, enable_magic=True)
+        return attend(*args, **{**how, "unheard_of": True})
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", fails)
     texts = model.tokenize(["oil price rose", "net"], BackboneConfig())
