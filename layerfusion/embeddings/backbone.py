@@ -224,6 +224,21 @@ def choose_device(device: str) -> torch.device:
     return chosen
 
 
+def probe_device(device: str) -> torch.device:
+    """Return the device that fits probes, discriminants and stacks: a CUDA device, or the CPU.
+
+    They need float64 and solvers that other accelerators lack.
+
+    Args:
+        device: device of the models, as for `choose_device`.
+
+    Raises:
+        UserError: if this machine does not have the device.
+    """
+    chosen = choose_device(device)
+    return chosen if chosen.type == "cuda" else torch.device("cpu")
+
+
 def length_limit(asked: int | None, model: nn.Module, tokenizer: Any) -> int:
     """Return the largest number of tokens that a text may have.
 
