@@ -120,6 +120,22 @@ def test_weights_of_fewer_bits_have_vectors_of_their_own(
     assert kinds & {torch.int8, torch.uint8}
 
 
+def test_weights_of_fewer_bits_stay_on_the_cpu_beside_a_gpu(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a map of devices, transformers would put them on the GPU that it finds."""
+    asked: list[Any] = []
+    right = transformers.AutoModel.from_pretrained
+
+    def load(folder: Path, *, device_map: Any = None, **more: Any) -> Any:
+        asked.append(device_map)
+        return right(folder, device_map=device_map, **more)
+
+    monkeypatch.setattr(transformers.AutoModel, "from_pretrained", load)
+    load_backbone("tiny", llama_folder, BackboneConfig(dtype="int8"), "cpu")
+    assert asked == [{"": torch.device("cpu")}]
+
+
 def test_without_bitsandbytes_the_way_out_is_told(
     tmp_path: Path, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
