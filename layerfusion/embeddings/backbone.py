@@ -75,7 +75,8 @@ class Backbone:
     ) -> None:
         """Visit the wanted layers from the bottom up; blocks above the highest are not computed.
 
-        A model that shares its blocks (`blocks` is None) always runs to its end.
+        A model that shares its blocks (`blocks` is None) always runs to its end. The states of a
+        model that is spread over devices are visited where they lie.
 
         Args:
             input_ids: token ids, padded on the right. Shape: (batch, tokens).
@@ -88,8 +89,6 @@ class Backbone:
         """
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         rows, tokens = input_ids.shape
-        if is_spread(self.model):
-            visit = _brought_to(self.device, visit)
         failed = self._failed(f"{rows} x {tokens} tokens")
         with library_errors(failed, passing=out_of_memory):
             if self.blocks is None:
@@ -135,15 +134,6 @@ class Backbone:
 def is_spread(model: nn.Module) -> bool:
     """Return true if parts of a model lie on different devices."""
     return len(set(getattr(model, "hf_device_map", {}).values())) > 1
-
-
-def _brought_to(device: torch.device, visit: Visit) -> Visit:
-    """Bring the states of a model that is spread over devices to the one of its inputs."""
-
-    def bring(layer: str, states: Tensor) -> None:
-        visit(layer, states.to(device))
-
-    return bring
 
 
 def backbone_of(

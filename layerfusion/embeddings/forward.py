@@ -477,6 +477,7 @@ def _pool_on_device(
                 spans[skips] = find_spans(offset + start, offset + batch.stop - 1, lengths)
 
     def visit(layer: str, hidden: Tensor) -> None:
+        hidden = hidden.to(backbone.device)  # that of a model that is spread may lie elsewhere
         for name, wanted in layers.items():
             if layer not in wanted:
                 continue

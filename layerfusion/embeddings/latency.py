@@ -103,8 +103,8 @@ def _pass(backbone: Backbone, batch: Batch) -> dict[str, float]:
     _settle(backbone.device)
     begun = time.perf_counter()
 
-    def visit(layer: str, _hidden: Tensor) -> None:
-        _settle(backbone.device)
+    def visit(layer: str, hidden: Tensor) -> None:
+        _settle(hidden.device)
         taken[layer] = time.perf_counter() - begun
 
     backbone.forward(batch.input_ids, batch.attention_mask, backbone.shape.layers, visit)
