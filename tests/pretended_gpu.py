@@ -186,6 +186,8 @@ def pretended_gpu() -> Iterator[torch.device]:
         "get_device_name": lambda device=None: "pretended",
         "mem_get_info": lambda device=None: (BYTES, BYTES),
         "memory_stats": lambda device=None: {},
+        "memory_reserved": lambda device=None: 0,
+        "memory_allocated": lambda device=None: 0,
         "empty_cache": lambda: None,
         "set_device": lambda device: None,
         "synchronize": lambda device=None: None,

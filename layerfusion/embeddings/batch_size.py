@@ -15,7 +15,7 @@ from layerfusion.assets.memo import read_facts, write_facts
 from layerfusion.config.job import PoolingConfig
 from layerfusion.embeddings.backbone import Backbone
 from layerfusion.embeddings.forward import launch
-from layerfusion.embeddings.memory import out_of_memory
+from layerfusion.embeddings.memory import free_memory, out_of_memory
 from layerfusion.embeddings.tokens import TokenizedText
 
 log = logging.getLogger(__name__)
@@ -48,10 +48,11 @@ def packed_budget(backbone: Backbone) -> int | None:
     """
     if backbone.packing is None:
         return None
-    free, _ = torch.cuda.mem_get_info(backbone.device)
     weights = sum(backbone.shape.block_weights)
     by_work = PACKED_WORK / (2 * max(1, weights))
-    numbers = free / 4 / 2  # numbers of two bytes in a quarter of the free memory
+    numbers = (
+        free_memory(backbone.device) / 4 / 2
+    )  # numbers of two bytes in a quarter of the free memory
     by_memory = numbers / (TOKEN_WIDTHS * backbone.shape.width)
     tokens = MOST_PACKED
     while tokens > LEAST_PACKED and tokens > min(by_work, by_memory):

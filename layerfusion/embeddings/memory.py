@@ -1,4 +1,4 @@
-"""The errors of a pass that ran out of memory."""
+"""Free memory of a GPU, and the errors of a pass that ran out of memory."""
 
 from __future__ import annotations
 
@@ -21,3 +21,13 @@ def out_of_memory(error: Exception) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the bytes of a CUDA device that new tensors can take.
+
+    The driver counts the blocks that PyTorch keeps of freed tensors as taken; they are free too.
+    """
+    free, _ = torch.cuda.mem_get_info(device)
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return free + kept

@@ -19,10 +19,11 @@ from layerfusion.embeddings import batch_size, forward
 from layerfusion.embeddings.backbone import Backbone
 from layerfusion.embeddings.backbone_loading import load_backbone
 from layerfusion.embeddings.forward import TokenBudget, pass_batches
-from layerfusion.embeddings.memory import out_of_memory
+from layerfusion.embeddings.memory import free_memory, out_of_memory
 from layerfusion.embeddings.packing import Packing
 from layerfusion.embeddings.tokens import TokenizedText, Window
 from layerfusion.errors import UserError
+from layerfusion.layers import probe
 from tests.pretended_gpu import pretended_gpu
 
 
@@ -86,6 +87,25 @@ def test_vectors_are_waited_for_on_the_device_of_the_model(monkeypatch: pytest.M
     stream.assert_called_once_with(second)
     event = stream.return_value.record_event
     event.return_value.synchronize.assert_called_once_with()
+
+
+# -- memory -------------------------------------------------------------------------------------
+
+
+def test_blocks_that_pytorch_keeps_of_freed_tensors_are_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else a second model in one process would get small batches, and its probes too."""
+    gib = 2**30
+    with pretended_gpu() as gpu:
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1 * gib, 80 * gib))
+        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 78 * gib)
+        monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 18 * gib)
+        assert free_memory(gpu) == 61 * gib
+        shape = SimpleNamespace(block_weights=(7_000_000,) * 12, width=768)
+        assert batch_size.packed_budget(backbone(device=gpu, shape=shape)) == 131_072
+        layers = [torch.empty(20_000, 768, device="meta")] * 24
+        assert list(probe._groups(layers, 2, 5, gpu)) == [list(range(24))]
 
 
 # -- errors -------------------------------------------------------------------------------------
