@@ -7,7 +7,7 @@ memory to NumPy. What it cannot tell: rounding, the order of what runs at once, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -65,6 +65,8 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     with torch._C.DisableTorchFunctionSubclass():
         if func in TRANSFERS:
             return _transfer(func, args, kwargs)
+        if func is torch.autograd.grad:
+            return _gradients(*args, **kwargs)
         if func is Tensor.__format__:
             return format(args[0].as_subclass(Tensor), args[1])
         kwargs = {key: value for key, value in kwargs.items() if key != "pin_memory"}
@@ -96,6 +98,15 @@ def _refuse(func: Any, args: Any, tensors: list[Tensor]) -> None:
             left = [x for x in value if not on_gpu(x)] if index else []
     if left and func is not Tensor.copy_:
         raise RuntimeError(f"{func.__name__}: tensors on cuda:0 and on cpu")
+
+
+def _gradients(outputs: Any, inputs: Sequence[Tensor], *rest: Any, **how: Any) -> Any:
+    """Differentiate by tensors on any devices; each gradient lies where its tensor does."""
+    found = torch.autograd.grad(outputs, inputs, *rest, **how)
+    return tuple(
+        _put(one) if on_gpu(x) else one if one is None else one.as_subclass(Tensor)
+        for one, x in zip(found, inputs, strict=True)
+    )
 
 
 def _transfer(func: Any, args: Any, kwargs: dict[str, Any]) -> Tensor:
@@ -175,10 +186,12 @@ def pretended_gpu() -> Iterator[torch.device]:
         "get_device_name": lambda device=None: "pretended",
         "mem_get_info": lambda device=None: (BYTES, BYTES),
         "memory_stats": lambda device=None: {},
+        "memory_reserved": lambda device=None: 0,
+        "memory_allocated": lambda device=None: 0,
         "empty_cache": lambda: None,
         "set_device": lambda device: None,
         "synchronize": lambda device=None: None,
-        "Event": mock.Mock,
+        "current_stream": mock.Mock(),
     }
     with ExitStack() as patched:
         for name, stand_in in cuda.items():

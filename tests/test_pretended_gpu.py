@@ -14,10 +14,13 @@ from torch import Tensor
 
 import layerfusion as lf
 from layerfusion.embeddings import batch_size, forward
+from layerfusion.embeddings.standardise import Standardiser
 from layerfusion.fusion.stacking import Stack, fit_stack, refit
 from layerfusion.layers.discriminant import Discriminant, blend, cross_validate_discriminant
+from layerfusion.layers.eigenbasis import set_up
 from layerfusion.layers.folds import stratified_folds
 from layerfusion.layers.probe import HeldOut, cross_validate
+from tests import pretended_gpu as pretended_gpu_module
 from tests.pretended_gpu import on_gpu, pretended_gpu
 
 TEXTS = [f"{word} {tone} {number}" for number in range(12) for word, tone in zip(
@@ -86,6 +89,36 @@ def test_stacks_are_those_of_the_cpu(classes: int, rows: int, width: int) -> Non
     assert not any(on_gpu(one) for one, _ in pairs)
     for one, other in pairs:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("sets", [1, 3])
+def test_probes_are_set_up_on_the_gpu_from_one_copy_of_each_layer(
+    sets: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float64, which takes the host longer than the fit takes the GPU."""
+    copied: list[int] = []
+    transfer = pretended_gpu_module._transfer
+
+    def noted(func: Any, args: Any, kwargs: dict[str, Any]) -> Tensor:
+        found = transfer(func, args, kwargs)
+        copied.append(id(args[0]) if on_gpu(found) and not on_gpu(args[0]) else 0)
+        return found
+
+    fit = Standardiser.fit
+
+    def fitted(features: list[Tensor]) -> Standardiser:
+        assert all(map(on_gpu, features))
+        return fit(features)
+
+    monkeypatch.setattr(pretended_gpu_module, "_transfer", noted)
+    monkeypatch.setattr(Standardiser, "fit", fitted)
+    layers = [torch.randn(60, 4, generator=torch.Generator().manual_seed(n)) for n in range(3)]
+    rows = torch.arange(60) % 3 != torch.arange(sets)[:, None]
+    with pretended_gpu() as gpu:
+        problem = set_up(layers, torch.arange(60) % 2, rows, 2, [1.0], gpu)
+    assert on_gpu(problem.x)
+    assert problem.spread is None or on_gpu(problem.spread)
+    assert [copied.count(id(layer)) for layer in layers] == [1, 1, 1]
 
 
 @pytest.mark.parametrize(

@@ -291,8 +291,10 @@ class ExtractConfig:
     """A shard, which is a file of vectors, is closed after about this many tokens; a job that
     is killed loses at most one shard. Not set: as many as take some seconds, 16,384 tokens on a
     CPU and up to 524,288 on a GPU."""
-    shard_texts: int = field(default=1024, metadata=at_least(1))
-    """A shard is closed after this many texts at the latest."""
+    shard_texts: int | None = field(default=None, metadata=at_least(1))
+    """A shard is closed after this many texts at the latest, and no batch of a GPU has more. Not
+    set: after 1,024 texts on a CPU and 16,384 on a GPU, whose batches are limited by their tokens
+    alone."""
     store_dtype: str = field(default="auto", metadata=one_of(*STORE_DTYPES))
     """Precision of the vectors on disk: float32; float16, for the layers whose values fit; or auto:
     that of the model's pass, so that a classifier finds for a text again what it has learned."""

@@ -75,7 +75,8 @@ class Backbone:
     ) -> None:
         """Visit the wanted layers from the bottom up; blocks above the highest are not computed.
 
-        A model that shares its blocks (`blocks` is None) always runs to its end.
+        A model that shares its blocks (`blocks` is None) always runs to its end. The states of a
+        model that is spread over devices are visited where they lie.
 
         Args:
             input_ids: token ids, padded on the right. Shape: (batch, tokens).
@@ -88,11 +89,7 @@ class Backbone:
         """
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         rows, tokens = input_ids.shape
-        if is_spread(self.model):
-            visit = _brought_to(self.device, visit)
-        failed = (
-            f"backbone {self.name}: {type(self.model).__name__} fails at {rows} x {tokens} tokens"
-        )
+        failed = self._failed(f"{rows} x {tokens} tokens")
         with library_errors(failed, passing=out_of_memory):
             if self.blocks is None:
                 states = self.model(**inputs, output_hidden_states=True).hidden_states
@@ -116,30 +113,27 @@ class Backbone:
             visit: called once for each layer, with token vectors of shape (1, tokens, width).
 
         Raises:
+            UserError: if the model fails.
             ValueError: if the model does not take packed texts.
         """
         if self.blocks is None or self.packing is None:
             raise ValueError(f"backbone {self.name} does not take packed texts")
-        with taps(self.blocks, layers, visit):
+        failed = self._failed(f"{batch.input_ids.shape[1]} packed tokens")
+        with library_errors(failed, passing=out_of_memory), taps(self.blocks, layers, visit):
             try:
                 output = run_packed(self.model, batch)
             except TopReached:
                 return
         visit(NORM, output)
 
+    def _failed(self, size: str) -> str:
+        """Say in what batch the model failed, in front of its own words."""
+        return f"backbone {self.name}: {type(self.model).__name__} fails at {size}"
+
 
 def is_spread(model: nn.Module) -> bool:
     """Return true if parts of a model lie on different devices."""
     return len(set(getattr(model, "hf_device_map", {}).values())) > 1
-
-
-def _brought_to(device: torch.device, visit: Visit) -> Visit:
-    """Bring the states of a model that is spread over devices to the one of its inputs."""
-
-    def bring(layer: str, states: Tensor) -> None:
-        visit(layer, states.to(device))
-
-    return bring
 
 
 def backbone_of(
@@ -218,6 +212,21 @@ def choose_device(device: str) -> torch.device:
             f"extract.device={device}: this machine does not have it: {reason}"
         ) from error
     return chosen
+
+
+def probe_device(device: str) -> torch.device:
+    """Return the device that fits probes, discriminants and stacks: a CUDA device, or the CPU.
+
+    They need float64 and solvers that other accelerators lack.
+
+    Args:
+        device: device of the models, as for `choose_device`.
+
+    Raises:
+        UserError: if this machine does not have the device.
+    """
+    chosen = choose_device(device)
+    return chosen if chosen.type == "cuda" else torch.device("cpu")
 
 
 def length_limit(asked: int | None, model: nn.Module, tokenizer: Any) -> int:

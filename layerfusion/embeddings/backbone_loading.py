@@ -73,11 +73,13 @@ def load_backbone(
     require_whole(folder, f"backbone.{name}", weights=True)
     target = choose_device(device)
     more: dict[str, Any] = {"attn_implementation": "eager"} if eager else {}
+    quantized = config.dtype in QUANTIZED
     if device == SPREAD:
         more["device_map"] = "auto"
-    elif target.type == "cuda":
-        more["device_map"] = {"": target}  # load the weights directly onto the GPU
-    quantized = config.dtype in QUANTIZED
+    elif target.type == "cuda" or quantized:
+        # Load the weights directly onto the GPU. Without a map, transformers would put quantized
+        # ones on a GPU wherever there is one.
+        more["device_map"] = {"": target}
     if quantized:
         more["quantization_config"] = _quantization(name, config.dtype)
     tokenizer = load_tokenizer(name, folder, config)

@@ -15,7 +15,7 @@ from layerfusion.assets.memo import read_facts, write_facts
 from layerfusion.config.job import PoolingConfig
 from layerfusion.embeddings.backbone import Backbone
 from layerfusion.embeddings.forward import launch
-from layerfusion.embeddings.memory import out_of_memory
+from layerfusion.embeddings.memory import free_memory, out_of_memory
 from layerfusion.embeddings.tokens import TokenizedText
 
 log = logging.getLogger(__name__)
@@ -48,10 +48,11 @@ def packed_budget(backbone: Backbone) -> int | None:
     """
     if backbone.packing is None:
         return None
-    free, _ = torch.cuda.mem_get_info(backbone.device)
     weights = sum(backbone.shape.block_weights)
     by_work = PACKED_WORK / (2 * max(1, weights))
-    numbers = free / 4 / 2  # numbers of two bytes in a quarter of the free memory
+    numbers = (
+        free_memory(backbone.device) / 4 / 2
+    )  # numbers of two bytes in a quarter of the free memory
     by_memory = numbers / (TOKEN_WIDTHS * backbone.shape.width)
     tokens = MOST_PACKED
     while tokens > LEAST_PACKED and tokens > min(by_work, by_memory):
@@ -93,7 +94,7 @@ def _fastest_budget(backbone: Backbone, texts: Sequence[TokenizedText]) -> int:
             begun = time.perf_counter()
             try:
                 launch(backbone, rows, layers, {"mean": PoolingConfig()}).land()
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
                 return _smallest_of_best(rates, gpu) if rates else candidates[0]

@@ -38,8 +38,12 @@ T = TypeVar("T")
 
 CPU_LOSS, GPU_LOSS = 16_384, 524_288
 """Tokens of work, a few seconds, that a kill may lose if `extract.shard_tokens` is not set."""
+CPU_TEXTS, GPU_TEXTS = 1024, 16_384
+"""Texts after which a shard is closed if `extract.shard_texts` is not set."""
 SHARD_BYTES = 128 * 2**20
 """Bytes of vectors in memory after which a shard of a GPU is closed."""
+LAST_BYTES = SHARD_BYTES // 4
+"""The same once the last wave is read."""
 SHARD_SECONDS = 5.0
 """Seconds after which a shard of a GPU is closed."""
 STRETCH_TEXTS, STRETCH_CHARACTERS = 65_536, 2**26
@@ -178,22 +182,33 @@ def extract(
         shard = _OpenShard(backbone, layers, options, gpu)
         with TokenBar(backbone.name, 0) as bar:
 
-            def token_groups() -> Iterator[list[TokenizedText]]:
+            def items_of(wave: _Wave) -> list[_Item]:
+                """Count the texts of a wave when their turn comes."""
                 nonlocal count, tokens, characters_read
-                for wave in chain([first], waves):
-                    read = [item.tokens for item in wave.items]
-                    tally.add((x.own for x in read), (x.unknown for x in read)).refuse()
-                    count += len(wave.items)
-                    tokens += sum(item.tokens.cost for item in wave.items)
-                    characters_read += sum(len(item.text) for item in wave.items)
-                    expected = round(tokens * characters / max(1, characters_read))
-                    bar.expect(tokens if wave.last else expected)
-                    groups = cut_shards(wave.items, options, cost=lambda item: item.tokens.cost)
-                    if gpu:
-                        groups = _batches_of_texts(wave.items, backbone, options, budget)
-                    for group in groups:
-                        shard.waits_for(group)
-                        yield [item.tokens for item in group]
+                read = [item.tokens for item in wave.items]
+                tally.add((x.own for x in read), (x.unknown for x in read)).refuse()
+                count += len(wave.items)
+                tokens += sum(item.tokens.cost for item in wave.items)
+                characters_read += sum(len(item.text) for item in wave.items)
+                expected = round(tokens * characters / max(1, characters_read))
+                bar.expect(tokens if wave.last else expected)
+                shard.is_last |= wave.last
+                return wave.items
+
+            def token_groups() -> Iterator[list[TokenizedText]]:
+                turns = map(items_of, chain([first], waves))
+                if gpu:
+                    groups = _batches_of_texts(
+                        chain.from_iterable(turns), backbone, options, budget
+                    )
+                else:
+                    groups = chain.from_iterable(
+                        cut_shards(items, options, cost=lambda item: item.tokens.cost)
+                        for items in turns
+                    )
+                for group in groups:
+                    shard.waits_for(group)
+                    yield [item.tokens for item in group]
 
             passed = embed_groups(
                 backbone, token_groups(), layers, poolings, budget, bar.update, rounded=rounded
@@ -351,7 +366,8 @@ def cut_shards(
     for item in items:
         shard.append(item)
         tokens += cost(item)
-        if tokens >= shard_tokens(options) or texts_per_item * len(shard) >= options.shard_texts:
+        texts = texts_per_item * len(shard)
+        if tokens >= shard_tokens(options) or texts >= shard_texts(options):
             yield shard
             shard, tokens = [], 0
     if shard:
@@ -359,9 +375,14 @@ def cut_shards(
 
 
 def _batches_of_texts(
-    items: Sequence[_Item], backbone: Backbone, options: ExtractConfig, budget: TokenBudget
+    items: Iterable[_Item], backbone: Backbone, options: ExtractConfig, budget: TokenBudget
 ) -> Iterator[list[_Item]]:
-    """Cut texts into batches for a GPU. A shard consists of one or several batches."""
+    """Cut the texts of all waves into batches for a GPU. A shard consists of whole batches.
+
+    A batch begins where the one before it ends and depends on no earlier text, so that a job that
+    resumes after an interruption forms the same batches.
+    """
+    most = options.shard_texts or sys.maxsize
     batch: list[_Item] = []
     windows = tokens = longest = 0
     for item in items:
@@ -370,7 +391,7 @@ def _batches_of_texts(
         size = (windows + len(lengths)) * new_longest
         if packs(backbone, new_longest):
             size = tokens + item.tokens.cost
-        full = size > budget.tokens or len(batch) >= options.shard_texts
+        full = size > budget.tokens or len(batch) >= most
         if batch and (full or tokens >= (options.shard_tokens or size)):
             yield batch
             batch, windows, tokens, new_longest = [], 0, 0, max(lengths)
@@ -394,11 +415,26 @@ def shard_tokens(options: ExtractConfig, *, gpu: bool = False) -> int:
     return max(1, most // 2) if gpu else most
 
 
+def shard_texts(options: ExtractConfig, *, gpu: bool = False) -> int:
+    """Return the number of texts after which a shard is closed.
+
+    Args:
+        options: the number, if it is set.
+        gpu: True if the model is on a GPU.
+    """
+    return options.shard_texts or (GPU_TEXTS if gpu else CPU_TEXTS)
+
+
 # -- shards -------------------------------------------------------------------------------------
 
 
 class _OpenShard:
-    """Vectors that are collected until they are written together."""
+    """Vectors that are collected until they are written together.
+
+    Attributes:
+        is_last: True once the last wave is read. The shards are smaller then, so that less is left
+            to write after the last batch.
+    """
 
     def __init__(
         self,
@@ -416,6 +452,7 @@ class _OpenShard:
         self._parts: list[Vectors] = []
         self._tokens = self._bytes = 0
         self._begun = time.perf_counter()
+        self.is_last = False
 
     @property
     def holds(self) -> bool:
@@ -428,9 +465,9 @@ class _OpenShard:
         if not self._gpu:
             return True
         return (
-            len(self._items) >= self._options.shard_texts
+            len(self._items) >= shard_texts(self._options, gpu=True)
             or self._tokens >= shard_tokens(self._options, gpu=True)
-            or self._bytes >= SHARD_BYTES
+            or self._bytes >= (LAST_BYTES if self.is_last else SHARD_BYTES)
             or time.perf_counter() - self._begun >= SHARD_SECONDS
         )
 

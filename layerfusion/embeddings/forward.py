@@ -208,7 +208,7 @@ def pass_batches(
             rows = pending.popleft()
             try:
                 wait = start(group, rows)
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
                 if not flying:
@@ -268,9 +268,11 @@ def _shrink(
     pending: deque[list[int]],
     budget: TokenBudget,
     packed: bool,
-    error: RuntimeError,
+    error: Exception,
 ) -> None:
     """Halve the budget, and cut the rows that are still to pass into smaller batches.
+
+    The new budget is below the size of the batch that failed, so that it is not formed again.
 
     Raises:
         UserError: if there is no memory for a single row.
@@ -280,7 +282,10 @@ def _shrink(
             f"backbone {backbone.name}: no memory for one text of {lengths[rows[0]]}"
             f" tokens on {backbone.device}; lower backbone.{backbone.name}.max_length"
         ) from error
-    budget.tokens = len(rows) // 2 * lengths[rows[0]]
+    if packed:  # without padding, a batch may hold far fewer tokens than rows × longest row
+        budget.tokens = sum(lengths[row] for row in rows) // 2
+    else:
+        budget.tokens = len(rows) // 2 * lengths[rows[0]]
     log.warning("%s: out of memory, going on with %d tokens", backbone.name, budget.tokens)
     if backbone.device.type == "cuda":
         torch.cuda.empty_cache()  # the freed pieces may be too small for the next batch
@@ -376,7 +381,7 @@ class _Flight:
     """The pooled vectors of a batch on their way from the device."""
 
     parts: Sequence[_Sent]
-    arrived: torch.cuda.Event | None
+    arrived: torch.Event | None
 
     def land(self) -> dict[tuple[str, str], Tensor]:
         """Wait for the vectors, and return them by (pooling, layer). Shape: (rows, width)."""
@@ -416,9 +421,8 @@ def launch(
         by_width.setdefault(vectors.shape[1], {})[key] = vectors
     parts = [_Sent.off(some, rounded) for some in by_width.values()]
     arrived = None
-    if backbone.device.type == "cuda":
-        arrived = torch.cuda.Event()
-        arrived.record()
+    if backbone.device.type == "cuda":  # of several GPUs, the model's need not be the current one
+        arrived = torch.cuda.current_stream(backbone.device).record_event()
     return _Flight(parts, arrived)
 
 
@@ -473,6 +477,7 @@ def _pool_on_device(
                 spans[skips] = find_spans(offset + start, offset + batch.stop - 1, lengths)
 
     def visit(layer: str, hidden: Tensor) -> None:
+        hidden = hidden.to(backbone.device)  # that of a model that is spread may lie elsewhere
         for name, wanted in layers.items():
             if layer not in wanted:
                 continue

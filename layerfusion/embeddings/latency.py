@@ -60,7 +60,7 @@ def measure_latency(backbone: Backbone, texts: Sequence[TokenizedText]) -> Laten
     _pass(backbone, single)  # not timed: the first pass also sets things up
     try:
         together = _fastest(backbone, collate(list(islice(cycle(near), BATCH)), backbone.pad_id))
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
         together = {}
@@ -103,8 +103,8 @@ def _pass(backbone: Backbone, batch: Batch) -> dict[str, float]:
     _settle(backbone.device)
     begun = time.perf_counter()
 
-    def visit(layer: str, _hidden: Tensor) -> None:
-        _settle(backbone.device)
+    def visit(layer: str, hidden: Tensor) -> None:
+        _settle(hidden.device)
         taken[layer] = time.perf_counter() - begun
 
     backbone.forward(batch.input_ids, batch.attention_mask, backbone.shape.layers, visit)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -117,6 +118,8 @@ class EmbeddingStore:
     def __init__(self, root: Path, spec: BackboneSpec) -> None:
         self.folder = root / spec.hash()
         self.spec = spec
+        # While a GPU computes, one thread looks texts up and another one adds shards.
+        self._lock = threading.RLock()
         self._shards: list[Shard | None] = []  # None for one that was forgotten
         self._numbers: dict[str, int] = {}
         self._index = HashIndex()
@@ -136,8 +139,9 @@ class EmbeddingStore:
     def refresh(self) -> None:
         """Add the shards that this or another writer has finished since the last look."""
         begun = time.monotonic()
-        while self._look():
-            pass
+        with self._lock:
+            while self._look():
+                pass
         now = time.monotonic()
         self._look_again = now + (now - begun) / LISTING_SHARE
 
@@ -169,9 +173,10 @@ class EmbeddingStore:
     def _discard(self, name: str, why: Exception) -> None:
         """Forget a shard that is damaged or gone, and remove its file where that can be done."""
         path = self.folder / name
-        number = self._numbers.pop(name, None)
-        if number is not None:
-            self._shards[number] = None
+        with self._lock:
+            number = self._numbers.pop(name, None)
+            if number is not None:
+                self._shards[number] = None
         if isinstance(why, FileNotFoundError):
             return
         warn_of_damage("shard", path, why)
@@ -218,7 +223,8 @@ class EmbeddingStore:
 
     def _find(self, hashes: np.ndarray, layers: AbstractSet[str]) -> tuple[np.ndarray, np.ndarray]:
         """Find a shard with all the layers for each text, as `HashIndex.find` does."""
-        return self._index.find(hashes, self._with(layers))
+        with self._lock:
+            return self._index.find(hashes, self._with(layers))
 
     def _with(self, layers: AbstractSet[str]) -> np.ndarray:
         """Mark the shards that hold all the layers, by their number. Shape: (shards,), bool."""
@@ -362,9 +368,10 @@ class EmbeddingStore:
             arrays[layer] = self._rounded(np.ascontiguousarray(values))
         shard = write_shard(self.folder, arrays, seconds=seconds)
         name = shard.path.name
-        self._damaged.discard(name)
-        if name not in self._numbers:
-            self._index.add([(self._number(shard), arrays[HASHES])])
+        with self._lock:
+            self._damaged.discard(name)
+            if name not in self._numbers:
+                self._index.add([(self._number(shard), arrays[HASHES])])
         if time.monotonic() >= self._look_again:
             self.refresh()
         return shard.path
@@ -414,7 +421,8 @@ class EmbeddingStore:
 
     def __len__(self) -> int:
         """Return the number of texts."""
-        return self._index.count(self._with(frozenset()))
+        with self._lock:
+            return self._index.count(self._with(frozenset()))
 
 
 # -- description ---------------------------------------------------------------------------------

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 MOSTLY_UNKNOWN, ALL_UNKNOWN = 0.5, 0.95
 """Shares of unknown tokens from which texts are read with a warning, or are refused."""
+PIECE_CHARACTERS = 2**20
+"""Number of characters of texts that are encoded together."""
 UNKNOWN_SHARES = (0.0, 0.05, 0.2, 0.5)
 """Upper limits of the ranges in which texts are counted by their share of unknown tokens."""
 RARE_LETTER = "\U00010600"
@@ -108,14 +110,40 @@ def tokenize(
     around = config.template.replace("{text}", "")
     (empty,) = _encode(tokenizer, [around], max_length, 0, name)
     count = _Counting.of(tokenizer, np.array(empty[0].ids, np.int32), name)
-    prompts = [config.template.replace("{text}", text) for text in texts]
-    encodings = _encode(tokenizer, prompts, max_length, overlap, name, offsets=count.drops)
-    made = [_windows(parts, overlap) if windows else _truncated(parts) for parts in encodings]
+    made: list[_Windows] = []
+    letters: tuple[list[int], list[int]] = ([], [])
+
+    def encode(piece: Sequence[str]) -> None:
+        """Keep the ids and counts of a piece; its encodings are gone when the next one's come."""
+        prompts = [config.template.replace("{text}", text) for text in piece]
+        encodings = _encode(tokenizer, prompts, max_length, overlap, name, offsets=count.drops)
+        made.extend(_windows(x, overlap) if windows else _truncated(x) for x in encodings)
+        if count.drops:
+            for all_of_them, some in zip(letters, count.letters(prompts, encodings), strict=True):
+                all_of_them.extend(some)
+
+    for piece in _pieces(texts):
+        encode(piece)
     ids = _checked_ids(tokenizer, made, texts, name, rows)
-    counts = count.letters(prompts, encodings) if count.drops else count.tokens(ids, made)
+    counts = letters if count.drops else count.tokens(ids, made)
     return [
         TokenizedText(*text, own, unknown) for text, own, unknown in zip(made, *counts, strict=True)
     ]
+
+
+def _pieces(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Cut texts into pieces whose encodings are in memory at a time.
+
+    An encoding takes hundreds of bytes a token, those beyond the length limit included.
+    """
+    begin = characters = 0
+    for place, text in enumerate(texts, 1):
+        characters += len(text)
+        if characters >= PIECE_CHARACTERS:
+            yield texts[begin:place]
+            begin, characters = place, 0
+    if begin < len(texts):
+        yield texts[begin:]
 
 
 def _checked_ids(

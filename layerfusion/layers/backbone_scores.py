@@ -142,7 +142,10 @@ def _attention_means(
     def entropies(batch: Batch, _rows: list[int]) -> dict[str, Tensor]:
         tokens = batch.attention_mask.sum(dim=1)
         weights = _attention_weights(backbone, batch)
-        return {str(n): attention_entropy(block, tokens) for n, block in enumerate(weights, 1)}
+        return {
+            str(n): attention_entropy(block, tokens.to(block.device))
+            for n, block in enumerate(weights, 1)
+        }
 
     by_text = _over_batches(backbone, windows, budget, ATTENTION, entropies)
     means = {layer: heads[lengths > 1].double().mean(dim=0) for layer, heads in by_text.items()}

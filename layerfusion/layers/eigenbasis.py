@@ -49,11 +49,10 @@ def set_up(
     penalty = 1 / (torch.tensor(strengths)[None] * counts[:, None]).flatten()
     one_set = len(fitted_on) == 1
     seen = fitted_on[0] if one_set else torch.ones(len(labels), dtype=torch.bool)
-    x, spectrum, basis, mean, std = _turned(features, seen, device)
-    spread = None
-    if not one_set:
-        spread = _spread(features, fitted_on, mean, std)
-        spread = spread.repeat_interleave(len(strengths), dim=1).to(device)
+    sets = None if one_set else fitted_on.to(device)
+    x, spectrum, basis, mean, std, spread = _turned(features, seen.to(device), sets)
+    if spread is not None:
+        spread = spread.repeat_interleave(len(strengths), dim=1)
     return Problem(
         x,
         spectrum,
@@ -69,35 +68,47 @@ def set_up(
 
 
 def _turned(
-    features: Sequence[Tensor], seen: Tensor, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    features: Sequence[Tensor], seen: Tensor, sets: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None]:
     """Standardise each layer by the rows seen and turn it to the eigenbasis of their covariance.
 
     The basis only makes the optimisation faster, so some of the rows are enough to estimate it. If
     there are fewer rows than features, the space that the rows span is enough: a regularised
-    weight vector lies in it (representer theorem, Schölkopf et al., COLT 2001).
+    weight vector lies in it (representer theorem, Schölkopf et al., COLT 2001). All of it is
+    computed on the device of `seen`, to which each layer is copied once.
     """
     rows, width = features[0].shape
-    used = torch.where(seen)[0]
+    device, used = seen.device, torch.where(seen)[0]
     if len(used) > BASIS_ROWS * width:
         used = used[torch.linspace(0, len(used) - 1, BASIS_ROWS * width).round().long()]
     size = min(len(used), width)
     x = torch.ones(len(features), rows, size + 1, device=device)
-    spectra, bases, means, stds = [], [], [], []
+    spectra, bases, means, stds, spreads = [], [], [], [], []
     for layer, turned in zip(features, x, strict=True):
-        scale = Standardiser.fit([layer[seen]])
-        mean, std = scale.mean[0].to(device), scale.std[0].to(device)
+        here = layer.to(device)
+        scale = Standardiser.fit([here[seen]])
+        mean, std = scale.mean[0], scale.std[0]
         if not bool(std.isfinite().all()):
             raise UserError("probe: a feature is not finite")
-        standard = (layer.to(device) - mean) / std
-        some = standard[used.to(device)]
+        standard = (here - mean) / std
+        some = standard[used]
         values, basis = span(some) if size < width else axes(some)
         turned[:, :-1] = standard @ basis
         spectra.append(F.pad(values.clamp_min(0), (0, 1), value=1.0).to(device))
         bases.append(basis)
         means.append(mean)
         stds.append(std)
-    return x, torch.stack(spectra), torch.stack(bases), torch.stack(means), torch.stack(stds)
+        if sets is not None:
+            spreads.append(_spread(standard, sets))
+    spread = torch.stack(spreads) if spreads else None
+    return (
+        x,
+        torch.stack(spectra),
+        torch.stack(bases),
+        torch.stack(means),
+        torch.stack(stds),
+        spread,
+    )
 
 
 def axes(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,15 +136,16 @@ def span(x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(real, values, 0.0).float(), basis.float()
 
 
-def _spread(features: Sequence[Tensor], fitted_on: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Variance of each feature on each set of rows, relative to all rows. Shape: (L, sets, d)."""
-    shares = fitted_on.double() / fitted_on.sum(dim=1, keepdim=True)
-    result = []
-    for layer, m, s in zip(features, mean.cpu(), std.cpu(), strict=True):
-        x = ((layer - m) / s).double()
-        centre = shares @ x
-        spread = (shares @ x.square()) - centre.square()
-        # A feature that is constant on the fitted rows adds nothing to the free bias, so its weight
-        # becomes 0 under any penalty, as it would if it were standardised on these rows.
-        result.append(torch.where(spread <= 1e-9, 1.0, spread).float())
-    return torch.stack(result)
+def _spread(standard: Tensor, sets: Tensor) -> Tensor:
+    """Variance of each standardised feature on each set of rows. Shape: (sets, d).
+
+    Args:
+        standard: a layer, standardised by all rows. Shape: (rows, d).
+        sets: true for the rows of each set. Shape: (sets, rows), bool.
+    """
+    shares = sets.double() / sets.sum(dim=1, keepdim=True)
+    x = standard.double()
+    spread = (shares @ x.square()) - (shares @ x).square()
+    # A feature that is constant on the fitted rows adds nothing to the free bias, so its weight
+    # becomes 0 under any penalty, as it would if it were standardised on these rows.
+    return torch.where(spread <= 1e-9, 1.0, spread).float()

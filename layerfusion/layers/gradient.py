@@ -76,7 +76,8 @@ def gradient_times_activation(
                     f" ({type(backbone.model).__name__}), layer {layer} has no gradient; choose"
                     " layers.score=probe or logme"
                 )
-            sizes[name, layer] = _size(state.detach(), gradient, tokens).cpu()
+            size = _size(state.detach(), gradient, tokens.to(state.device))
+            sizes[name, layer] = size.cpu()
     return sizes
 
 
@@ -93,8 +94,9 @@ def _loss(
 ) -> Tensor:
     """Sum of the texts' losses. No text is part of another's loss, so gradients stay separate."""
     start = first_pooled(batch.start, batch.stop, batch.opens, pooling)
+    where = hidden.device  # that of a model that is spread may be another than its inputs'
     # The head works in double precision, which some accelerators lack.
-    pooled = pool(hidden, start, batch.stop, pooling.pool).cpu()
+    pooled = pool(hidden, start.to(where), batch.stop.to(where), pooling.pool).cpu()
     return F.cross_entropy(head.logits(pooled), target.cpu(), reduction="sum")
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from layerfusion.config.job import STRENGTHS
+from layerfusion.embeddings.memory import free_memory
 from layerfusion.layers.cross_fitting import choose_setting, take_by_row
 from layerfusion.layers.eigenbasis import set_up
 from layerfusion.layers.labels import is_multilabel, right_rows, row_losses
@@ -503,8 +504,7 @@ def _groups(
     """Batch layers of equal width, as many as the device has room for; yield their positions."""
     cells = CELLS
     if device is not None and device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        cells = max(CELLS, free // GPU_BYTES_A_CELL)
+        cells = max(CELLS, free_memory(device) // GPU_BYTES_A_CELL)
     by_width: dict[int, list[int]] = {}
     for place, layer in enumerate(features):
         by_width.setdefault(layer.shape[1], []).append(place)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from layerfusion.config.job import ExtractConfig, LayersConfig
 from layerfusion.config.user_code import call_user_code
-from layerfusion.embeddings.backbone import choose_device
+from layerfusion.embeddings.backbone import probe_device
 from layerfusion.errors import UserError, short
 from layerfusion.layers.candidates import Candidates
 from layerfusion.layers.held_out import ACCURACY, LOG_LOSS, held_out_probes
@@ -157,7 +157,7 @@ class ScoreInputs:
 
     @cached_property
     def _probes(self) -> tuple[tuple[HeldOut, ...], float]:
-        device = choose_device(self.options.device)
+        device = probe_device(self.options.device)
         return held_out_probes(self.candidates, self.config, device)
 
 

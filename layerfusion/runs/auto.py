@@ -22,7 +22,7 @@ from layerfusion.config.job import (
     FusionConfig,
     TrainConfig,
 )
-from layerfusion.embeddings.backbone import choose_device
+from layerfusion.embeddings.backbone import probe_device
 from layerfusion.embeddings.cache_key import text_hash
 from layerfusion.embeddings.source import Source
 from layerfusion.fusion.deadline import Deadline
@@ -87,7 +87,7 @@ def decide(
     budget = budget_of(config, dataset, sources, layers=given.layers if given else None)
     layers = given.layers if given else budget.affordable(all_layers(sources))
     candidates = candidates_of(config, dataset, sources, layers)
-    held_out = held_out_blends(candidates, config.layers, choose_device(config.extract.device))
+    held_out = held_out_blends(candidates, config.layers, probe_device(config.extract.device))
     log_probs = torch.stack([blend.log_probs for blend in held_out])
     target = held_out[0].target
     varying = candidates.varying()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from layerfusion.config.identity import job_id
 from layerfusion.config.job import AUTO, GATED_STACK, STACKS, LayersConfig, TrainConfig
-from layerfusion.embeddings.backbone import choose_device
+from layerfusion.embeddings.backbone import probe_device
 from layerfusion.embeddings.cache_key import text_hash
 from layerfusion.errors import UserError
 from layerfusion.fusion.deadline import Deadline
@@ -220,7 +220,7 @@ def probe_layers(
 ) -> tuple[Blend, ...]:
     """Predict held-out rows of train by what a stack has for each layer."""
     candidates = candidates_of(config, inputs.dataset, inputs.sources, layers)
-    return held_out_blends(candidates, config.layers, choose_device(config.extract.device))
+    return held_out_blends(candidates, config.layers, probe_device(config.extract.device))
 
 
 def _held_out_probes(
@@ -275,7 +275,7 @@ def _findings(
     if folded or _selected_by_probes(config):
         candidates = candidates_of(config, inputs.dataset, inputs.sources, considered)
         predict = held_out_blends if folded else _held_out_probes
-        found = predict(candidates, config.layers, choose_device(config.extract.device))
+        found = predict(candidates, config.layers, probe_device(config.extract.device))
         probes = dict(zip(considered, found, strict=True))
         if config.layers.held_out == "folds":
             judged_on = f"{int(candidates.fold_of.max()) + 1} folds"
@@ -364,7 +364,7 @@ def _mean_weights(heads: dict[int, TrainedHead]) -> list[float] | None:
 def _judge_stack(config: TrainConfig, inputs: Inputs) -> tuple[float, float]:
     """Compute the cross-validated log-loss and accuracy of the first seed's stack."""
     candidates = candidates_of(config, inputs.dataset, inputs.sources, inputs.selection.layers)
-    held = held_out_blends(candidates, config.layers, choose_device(config.extract.device))
+    held = held_out_blends(candidates, config.layers, probe_device(config.extract.device))
     said = [probe.log_probs for probe in held]
     recipe = member_recipe(config.fusion, config.trainer, candidates, held, config.seed)
     if recipe is not None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from layerfusion.config.job import GATED_STACK, STACKS, TrainConfig
-from layerfusion.embeddings.backbone import choose_device
+from layerfusion.embeddings.backbone import probe_device
 from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.embeddings.shape import BATCH
 from layerfusion.fusion.data import FusionDataModule
@@ -263,7 +263,7 @@ def _stack(
     of it is fitted on the same rows. Strengths are chosen with the first seed; the others try only
     those that some source took.
     """
-    device = choose_device(config.extract.device)
+    device = probe_device(config.extract.device)
     layers = replace(config.layers, held_out="folds")
     chosen, num_classes = inputs.selection.layers, len(inputs.dataset.label_names)
     labels = torch.cat([targets["train"], targets["validation"]])

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from layerfusion.config.job import TrainConfig
-from layerfusion.embeddings.backbone import choose_device
+from layerfusion.embeddings.backbone import probe_device
 from layerfusion.errors import UserError
 from layerfusion.layers.held_out import held_out_probes
 from layerfusion.layers.labels import is_multilabel, log_odds
@@ -45,7 +45,7 @@ def held_out_rows(config: TrainConfig, record: RunRecord, dataset: TextDataset) 
     sources = open_sources(as_recorded(config, record), dataset)
     try:
         candidates = candidates_of(config, dataset, sources, layers)
-        device = choose_device(config.extract.device)
+        device = probe_device(config.extract.device)
         probes, _ = held_out_probes(candidates, config.layers, device)
     except KeyError as error:
         raise UserError(

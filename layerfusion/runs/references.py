@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 
 from layerfusion.assets.memo import hash_of
 from layerfusion.config.job import AUTO, STACKED, STACKS, FusionConfig, TrainConfig
-from layerfusion.embeddings.backbone import choose_device
+from layerfusion.embeddings.backbone import probe_device
 from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.layers.blends import held_out_blends
 from layerfusion.layers.selection import Choice, ProbedLayer, Selection
@@ -32,7 +32,7 @@ def with_probes(config: TrainConfig, inputs: Inputs) -> Inputs:
     if not stacked or selection.probes or len(layers) == 1:
         return inputs
     candidates = candidates_of(config, inputs.dataset, inputs.sources, layers)
-    held_out = held_out_blends(candidates, config.layers, choose_device(config.extract.device))
+    held_out = held_out_blends(candidates, config.layers, probe_device(config.extract.device))
     return replace(inputs, selection=replace(selection, probes=probed_layers(layers, held_out)))
 
 

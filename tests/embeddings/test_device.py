@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +260,100 @@ def test_on_a_gpu_what_goes_on_after_a_kill_forms_the_same_batches(
     fresh, _ = run(backbone, tmp_path / "b", corpus, shard_texts=20)
     for layer, values in read(fresh, corpus).items():
         np.testing.assert_array_equal(read(again, corpus)[layer], values)
+
+
+class Killed(Exception):
+    """The end of a job, after which only what is on the disk is left."""
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[list[bytes]]:
+    """Batches as they pass through the model, each as the ids of its windows."""
+    made: list[list[bytes]] = []
+    real = forward.launch
+
+    def noted(backbone: Any, windows: Any, *rest: Any, **options: Any) -> Any:
+        made.append([window.ids.tobytes() for window in windows])
+        return real(backbone, windows, *rest, **options)
+
+    monkeypatch.setattr(forward, "launch", noted)
+    return made
+
+
+@pytest.mark.parametrize("device", ["fed", pytest.param("cuda", marks=needs_gpu)], indirect=True)
+@pytest.mark.parametrize("after", [1, 2, 4])
+def test_on_a_gpu_batches_reach_over_waves_and_are_the_same_after_a_kill(
+    device: str,
+    after: int,
+    tmp_path: Path,
+    corpus: list[str],
+    launched: list[list[bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No wave ends with a batch of its last few texts; here many waves make a batch."""
+    monkeypatch.setattr(extract_module, "WAVE_CHARACTERS", 100)
+    monkeypatch.setattr(extract_module, "STRETCH_TEXTS", 70)
+    monkeypatch.setattr(extract_module, "SHARD_BYTES", 4_000)
+    backbone = load("bert", tmp_path, device, "bfloat16")
+    whole, _ = run(backbone, tmp_path / "whole", corpus)
+    batches, launched[:] = launched[:], []
+    for batch, following in pairwise(batches):
+        longest = max(map(len, [*batch, following[0]])) // 4  # four bytes an id
+        assert (len(batch) + 1) * longest > 256
+    write, written = EmbeddingStore.write, []
+
+    def killed(*args: Any, **how: Any) -> Any:
+        if len(written) == after:
+            raise Killed
+        written.append(len(args[1]))
+        return write(*args, **how)
+
+    monkeypatch.setattr(EmbeddingStore, "write", killed)
+    with pytest.raises(Killed):
+        run(backbone, tmp_path / "killed", corpus)
+    monkeypatch.setattr(EmbeddingStore, "write", write)
+    launched.clear()
+    again, count = run(backbone, tmp_path / "killed", corpus)
+    assert 0 < count == len(corpus) - sum(written)
+    assert launched == batches[-len(launched) :]
+    for layer, values in read(whole, corpus).items():
+        np.testing.assert_array_equal(read(again, corpus)[layer], values)
+
+
+@pytest.mark.parametrize("device", ["fed"], indirect=True)
+def test_a_batch_of_a_gpu_is_limited_by_its_tokens_alone(
+    device: str, tmp_path: Path, corpus: list[str], launched: list[list[bytes]]
+) -> None:
+    backbone = load("bert", tmp_path, device)
+    texts = [f"{text} {number}" for text in corpus for number in range(10)]
+    run(backbone, tmp_path / "unset", texts, token_budget=10**6)
+    assert [len(batch) for batch in launched] == [len(set(texts))]
+    assert len(texts) > extract_module.CPU_TEXTS
+    launched.clear()
+    run(backbone, tmp_path / "set", texts, token_budget=10**6, shard_texts=500)
+    assert max(map(len, launched)) == 500
+
+
+@pytest.mark.parametrize("device", ["fed"], indirect=True)
+def test_the_last_shards_of_a_gpu_are_smaller(
+    device: str, tmp_path: Path, corpus: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that less is left to write when the last batch is done."""
+    monkeypatch.setattr(extract_module, "WAVE_CHARACTERS", 2000)
+    monkeypatch.setattr(extract_module, "SHARD_BYTES", 16_000)
+    monkeypatch.setattr(extract_module, "LAST_BYTES", 4_000)
+    closed: list[tuple[bool, int]] = []
+    close = extract_module._OpenShard.close
+
+    def noted(shard: Any, *args: Any) -> Any:
+        closed.append((shard.is_last, shard._bytes))
+        return close(shard, *args)
+
+    monkeypatch.setattr(extract_module._OpenShard, "close", noted)
+    run(load("bert", tmp_path, device, "bfloat16"), tmp_path / "store", corpus, token_budget=64)
+    assert {is_last for is_last, _ in closed} == {False, True}
+    assert all(size >= 16_000 for is_last, size in closed if not is_last)
+    assert any(4_000 <= size < 16_000 for is_last, size in closed if is_last)
 
 
 @needs_gpu

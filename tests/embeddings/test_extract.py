@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
+from layerfusion.embeddings import backbone as backbone_module
 from layerfusion.embeddings import forward, progress
-from layerfusion.embeddings.backbone import choose_device
+from layerfusion.embeddings.backbone import choose_device, probe_device
 from layerfusion.embeddings.backbone_loading import load_backbone
 from layerfusion.embeddings.batch_size import calibrated_budget
 from layerfusion.embeddings.cache_key import backbone_spec, text_hash
@@ -266,6 +267,14 @@ def test_a_device_that_is_not_there_is_one_line(bert_folder: Path) -> None:
 
 def test_a_model_that_is_spread_takes_its_inputs_where_one_model_would() -> None:
     assert choose_device("spread") == choose_device("auto")
+
+
+@pytest.mark.parametrize(("device", "fits"), [("mps", "cpu"), ("cuda:1", "cuda:1"), ("cpu", "cpu")])
+def test_probes_are_fitted_where_there_is_float64(
+    device: str, fits: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backbone_module, "choose_device", torch.device)
+    assert probe_device(device) == torch.device(fits)
 
 
 def test_bars_may_be_switched_off_by_the_environment(

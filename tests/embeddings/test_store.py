@@ -8,6 +8,8 @@ import os
 import shutil
 from functools import partial
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import numpy as np
 import pytest
@@ -179,6 +181,29 @@ def test_writers_side_by_side_see_each_others_shards(tmp_path: Path) -> None:
     one.refresh()
     for store in (one, two):
         assert store.read(hashes(["a", "bb"]), ["0"])["0"][:, 0].tolist() == [10, 20]
+
+
+def test_texts_are_looked_up_while_another_thread_adds_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where the shards are written while the next texts are looked up."""
+    store = EmbeddingStore(tmp_path, spec_of())
+    fill(store, ["known"], ["0"])
+    marked = EmbeddingStore._with
+    writers: list[Thread] = []
+
+    def meanwhile(*args: Any) -> np.ndarray:
+        accepted = marked(*args)
+        if not writers:
+            writers.append(Thread(target=fill, args=(store, ["new"], ["0"])))
+            writers[0].start()
+            writers[0].join(1.0)
+        return accepted
+
+    monkeypatch.setattr(EmbeddingStore, "_with", meanwhile)
+    assert store.missing(hashes(["known", "new"]), ["0"]).tolist() == [False, True]
+    writers[0].join()
+    assert not store.missing(hashes(["known", "new"]), ["0"]).any()
 
 
 def test_verify_finds_and_removes_a_damaged_shard(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
+from layerfusion.embeddings import tokens
 from layerfusion.embeddings.backbone import Backbone
 from layerfusion.embeddings.backbone_loading import load_backbone
 from layerfusion.embeddings.cache_key import backbone_spec, text_hash
@@ -211,3 +214,43 @@ def test_a_few_unknown_texts_beside_known_ones_are_not_refused() -> None:
     tally.add([10], [10]).refuse()
     with pytest.raises(UserError, match="96% of the texts' tokens are unknown"):
         UnknownTally("tiny").add([4], [0]).add([96], [96]).refuse()
+
+
+class Encodings(list[Any]):
+    """A list that can be referred to weakly."""
+
+
+@pytest.mark.parametrize("drops", [False, True])
+@pytest.mark.parametrize("settings", [{"max_length": 10}, WINDOWS])
+def test_the_encodings_of_one_piece_are_gone_when_the_next_one_is_encoded(
+    drops: bool,
+    settings: dict[str, Any],
+    bert: Backbone,
+    corpus: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They take hundreds of bytes a token, also beyond the length limit."""
+    config = BackboneConfig(**settings)
+
+    def found() -> list[Any]:
+        texts = tokenize(bert.tokenizer, corpus, config, 10)
+        windows = [[(*x.ids, x.start, x.stop, x.opens) for x in text.windows] for text in texts]
+        return [(x.seen, x.cut, x.own, x.unknown, *w) for x, w in zip(texts, windows, strict=True)]
+
+    counting, encode = tokens._Counting.of, tokens._encode
+    monkeypatch.setattr(tokens._Counting, "of", lambda *how: replace(counting(*how), drops=drops))
+    expected = found()
+    sizes, alive = [], []
+
+    def watched(tokenizer: Any, prompts: list[str], *rest: Any, **how: Any) -> Encodings:
+        assert not any(one() for one in alive)
+        sizes.append(sum(map(len, prompts)))
+        made = Encodings(encode(tokenizer, prompts, *rest, **how))
+        alive.append(weakref.ref(made))
+        return made
+
+    monkeypatch.setattr(tokens, "_encode", watched)
+    monkeypatch.setattr(tokens, "PIECE_CHARACTERS", 200)
+    assert found() == expected
+    assert len(sizes) > 10
+    assert max(sizes) < 200 + max(map(len, corpus))
