@@ -16,6 +16,8 @@ from layerfusion.records.job import FEW_ROWS, Estimate, RunRecord
 FOLDS = "folds of train"
 CLOSE = 5
 """From so many jobs within one standard error of the best on, the choice is said to be loose."""
+OBJECTIVE = "objective"
+"""Key of the objective in the settings of a record."""
 
 
 @dataclass(frozen=True)
