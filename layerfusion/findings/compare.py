@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from layerfusion.config.job import ACCURACY
 from layerfusion.findings.choice import order_of
 from layerfusion.findings.jobs import FinishedJob
-from layerfusion.statistics.intervals import Difference, paired_interval
+from layerfusion.records.job import Estimate
+from layerfusion.statistics.f1 import exchanged
+from layerfusion.statistics.intervals import Difference, f1_interval, paired_interval
+from layerfusion.statistics.significance import PairedTest, mcnemar_at_most, sign_flips
 
 
 def best_chosen(jobs: Sequence[FinishedJob]) -> FinishedJob:
-    """Choose the job with the highest accuracy on the rows that choose, without a look at test.
+    """Choose the job with the highest figure on the rows that choose, without a look at test.
 
-    These are validation or folds of train: see `findings.choice`. Ties go to the lower log-loss on
-    the same rows, then to fewer and lower layers.
+    These are validation or folds of train, and the figure is accuracy or an F1: see
+    `findings.choice`. Ties go to the lower log-loss on the same rows, then to fewer and lower
+    layers. Single layers that a job was compared with have only the accuracy of their probes.
     """
-    return min(jobs, key=lambda job: order_of(job.record, job.choosing))
+    metric = jobs[0].metric if all(job.metric in job.choosing for job in jobs) else ACCURACY
+    return min(jobs, key=lambda job: order_of(job.record, job.choosing, metric))
 
 
 def best_on_test(jobs: Sequence[FinishedJob]) -> FinishedJob:
-    """Find the job with the highest test accuracy: hindsight, which nobody has when choosing."""
-    return min(jobs, key=lambda job: order_of(job.record, job.record.test))
+    """Find the job with the highest figure on test: hindsight, which nobody has when choosing."""
+    return min(jobs, key=lambda job: order_of(job.record, job.record.test, job.metric))
 
 
 def unpaired_interval(
@@ -55,8 +62,8 @@ def front(jobs: Sequence[FinishedJob]) -> tuple[FinishedJob, ...]:
 
     def worth(job: FinishedJob) -> tuple[float, float]:
         """Sort the better job first, by the rule of the page without its last ties."""
-        accuracy, loss, *_ = order_of(job.record, job.choosing)
-        return accuracy, loss
+        figure, loss, *_ = order_of(job.record, job.choosing, job.metric)
+        return figure, loss
 
     found: list[FinishedJob] = []
     for job in sorted(jobs, key=lambda job: (flops(job), worth(job), job.record.job)):
@@ -74,26 +81,51 @@ def flops(job: FinishedJob) -> float:
 
 
 def over(job: FinishedJob, reference: FinishedJob) -> Difference:
-    """Compare the accuracy of a job with that of another one on the same rows."""
+    """Compare the accuracy or F1 of a job with that of another one on the same rows."""
+    if job.metric != ACCURACY:
+        return f1_interval(job.metric, job.preds, reference.preds, job.target)
     return paired_interval(job.correct, reference.correct, job.target)
 
 
+def tested(job: FinishedJob, reference: FinishedJob) -> PairedTest:
+    """Test the same difference: by flips of signs or, for an F1, by exchanged answers."""
+    if job.metric != ACCURACY:
+        return exchanged(job.metric, job.preds, reference.preds, job.target)
+    seeds = math.lcm(len(job.record.seeds), len(reference.record.seeds))
+    return sign_flips(job.correct, reference.correct, seeds=seeds)
+
+
 def over_baseline(job: FinishedJob) -> Difference:
-    """Compare the accuracy of a job with that of TF-IDF and logistic regression.
+    """Compare the accuracy or F1 of a job with that of TF-IDF and logistic regression.
 
     The interval is paired where the job kept the baseline's predictions; older jobs did not.
     """
-    if job.baseline is not None:
-        return paired_interval(job.correct, job.baseline.astype(float), job.target)
-    baseline = job.record.baseline
-    return unpaired_interval(
-        accuracy(job), (baseline.test["accuracy"], baseline.low, baseline.high), len(job.correct)
-    )
+    if job.baseline is None or job.baseline_preds is None:
+        return unpaired_interval(_ends(job.score), _ends(job.baseline_score), len(job.correct))
+    if job.metric != ACCURACY:
+        return f1_interval(job.metric, job.preds, job.baseline_preds[None], job.target)
+    return paired_interval(job.correct, job.baseline.astype(float), job.target)
 
 
-def accuracy(job: FinishedJob) -> tuple[float, float, float]:
-    """Give a job's test accuracy with its 95 % interval, or thrice the mean without one."""
-    estimate = job.accuracy
+def tested_over_baseline(job: FinishedJob) -> PairedTest:
+    """Test the same difference; only a bound is known where the baseline's answers are not."""
+    if job.baseline is None or job.baseline_preds is None:
+        if job.metric != ACCURACY:
+            return PairedTest(0, 0, 1.0)
+        rows = len(job.consensus)
+        right = round(job.record.baseline.test["accuracy"] * rows)
+        return mcnemar_at_most(int(job.consensus.sum()), right, rows)
+    if job.metric != ACCURACY:
+        return exchanged(job.metric, job.preds, job.baseline_preds[None], job.target)
+    return sign_flips(job.correct, job.baseline.astype(float), seeds=len(job.record.seeds))
+
+
+def score_ends(job: FinishedJob) -> tuple[float, float, float]:
+    """Give the score of a job on test with its 95 % interval, or thrice the mean without one."""
+    return _ends(job.score)
+
+
+def _ends(estimate: Estimate) -> tuple[float, float, float]:
     low = estimate.mean if estimate.low is None else estimate.low
     high = estimate.mean if estimate.high is None else estimate.high
     return estimate.mean, low, high

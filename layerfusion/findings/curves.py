@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from layerfusion.findings.compare import accuracy
+from layerfusion.findings.compare import score_ends
 from layerfusion.findings.groups import Curve, DataGroup, ProbeCurve
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.profiles import marked_layers, sources
@@ -55,20 +55,20 @@ def chosen_lines(group: DataGroup) -> list[Line]:
     return _job_lines(group, lambda curve, job: job is curve.best)
 
 
-def answer_lines(group: DataGroup) -> tuple[list[Line], str]:
+def answer_lines(group: DataGroup) -> tuple[list[Line], str, str]:
     """Take the layers that were run alone or, where these are few, the probes of selections.
 
     Ringed are the layers of the job that is used.
 
     Returns:
-        The models with enough layers for a curve, and what the accuracy is of.
+        The models with enough layers for a curve, what the figure is of, and its name.
     """
     used = used_layers(group)
     lines = _job_lines(group, lambda _, job: layer_key(job.layer) in used)
     long = [line for line in lines if len(line.points) >= LEAST_POINTS]
     if long:
-        return long, "head on one layer, test"
-    return probe_lines(group), f"probe, {group.probed_on}"
+        return long, "head on one layer, test", group.measure
+    return probe_lines(group), f"probe, {group.probed_on}", group.data.measure
 
 
 def probe_lines(group: DataGroup) -> list[Line]:
@@ -122,9 +122,9 @@ def _job_lines(group: DataGroup, ringed: Callable[[Curve, FinishedJob], bool]) -
             curve.label,
             curve.backbone,
             curve.variant,
-            [_point(job.layer, accuracy(job), ringed(curve, job)) for job in curve.points],
-            curve.best.choosing["accuracy"].mean,
-            [job.choosing["accuracy"].mean for job in curve.points],
+            [_point(job.layer, score_ends(job), ringed(curve, job)) for job in curve.points],
+            curve.best.choosing_score.mean,
+            [job.choosing_score.mean for job in curve.points],
         )
         for curve in group.curves
     ]

@@ -13,11 +13,12 @@ from layerfusion.errors import UserError, unknown
 from layerfusion.findings.choice import Judge, judge_of
 from layerfusion.findings.compare import best_chosen
 from layerfusion.findings.grouping import data_labels, file_names, grouped
-from layerfusion.findings.jobs import PROBE, FinishedJob, numbered_as, read_job
+from layerfusion.findings.jobs import PROBE, FinishedJob, measured, numbered_as, read_job
 from layerfusion.records.job import (
     METRICS,
     PREDICTIONS,
     DataRecord,
+    Estimate,
     ProbeRecord,
     RunRecord,
     find_records,
@@ -92,8 +93,13 @@ class DataGroup:
 
     @cached_property
     def judge(self) -> Judge:
-        """The rows that decide between the jobs."""
+        """What decides between the jobs."""
         return judge_of([job.record for job in self.jobs])
+
+    @property
+    def measure(self) -> str:
+        """What a reader knows the figure as that the jobs are compared by."""
+        return self.jobs[0].measure
 
     @property
     def rows(self) -> int:
@@ -146,9 +152,9 @@ class DataGroup:
         return best_chosen(self.jobs)
 
     @property
-    def choosing_accuracies(self) -> list[float]:
-        """The accuracy of every job on the rows that choose."""
-        return [job.choosing["accuracy"].mean for job in self.jobs]
+    def choosing_scores(self) -> list[Estimate]:
+        """The figure of every job that chooses."""
+        return [job.choosing_score for job in self.jobs]
 
     @cached_property
     def chosen_fusion(self) -> FinishedJob | None:
@@ -234,8 +240,8 @@ def group_jobs(
     groups = []
     for (data, label), key in zip(labels.items(), keys, strict=True):
         own = sorted(by_data[data], key=_order)
-        by_folds = judge_of([job.record for job in own]).by_folds
-        own = [replace(numbered_as(job, own[0]), by_folds=by_folds) for job in own]
+        judge = judge_of([job.record for job in own])
+        own = [measured(numbered_as(job, own[0]), judge.metric, judge.by_folds) for job in own]
         singles = [job for job in own if job.sources == 1]
         probed = [] if any(not job.record.scored for job in singles) else _references(own)
         curves, repeats = _curves(probed or singles)

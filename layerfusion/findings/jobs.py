@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from layerfusion.assets.memo import sha256
+from layerfusion.config.job import ACCURACY
 from layerfusion.errors import UserError
+from layerfusion.findings.choice import metric_words
 from layerfusion.records.job import (
     PREDICTIONS,
+    BaselineRecord,
     CostRecord,
     Estimate,
     LayerRecord,
@@ -21,6 +24,7 @@ from layerfusion.records.job import (
     RunRecord,
 )
 from layerfusion.statistics.answers import consensus, right_rows
+from layerfusion.statistics.f1 import f1_of_rows
 from layerfusion.statistics.intervals import bootstrap_interval
 
 COLUMNS = ("seed", "row", "target", "pred")
@@ -54,8 +58,14 @@ class FinishedJob:
     folder: Path | None = None
     by_folds: bool = False
     """True where the jobs on these data are chosen by folds of train: see `findings.choice`."""
+    metric: str = ACCURACY
+    """The figure that the jobs on these data are compared by: see `findings.choice.metric_of`."""
     references: tuple[FinishedJob, ...] = ()
     """The single layers that the job was compared with, each as a job of its own."""
+    preds: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int64))
+    """Answers of each seed. Shape: (seeds, rows), or (seeds, rows, labels)."""
+    baseline_preds: np.ndarray | None = None
+    """Answers of the baseline, where they were kept. Shape: (rows,), or (rows, labels)."""
 
     @property
     def sources(self) -> int:
@@ -63,18 +73,40 @@ class FinishedJob:
         return len(self.record.layers)
 
     @property
-    def accuracy(self) -> Estimate:
-        """Accuracy on test."""
-        return self.record.test["accuracy"]
+    def measure(self) -> str:
+        """What a reader knows `metric` as."""
+        return metric_words(self.metric, self.record.dataset)
+
+    @property
+    def score(self) -> Estimate:
+        """Accuracy on test, or the F1 that the jobs are compared by."""
+        return self.record.test[self.metric]
+
+    @property
+    def baseline_score(self) -> Estimate:
+        """The same figure of the baseline."""
+        return baseline_estimates(self.record.baseline)[self.metric]
+
+    @property
+    def rows_score(self) -> np.ndarray:
+        """A number for each test row, whose mean is `score`. Shape: (rows,)."""
+        if self.metric == ACCURACY:
+            return self.correct
+        return f1_of_rows(self.metric, self.target, self.preds)
 
     @property
     def choosing(self) -> Mapping[str, Estimate]:
-        """Accuracy and log-loss by which it is chosen: on validation, or on folds of train.
+        """Figures by which it is chosen, with log-loss: on validation, or on folds of train.
 
         Those of a single layer that a job was compared with are its probe's, on held-out rows.
         """
         folds = self.record.on_folds
         return folds.figures if self.by_folds and folds else self.record.validation
+
+    @property
+    def choosing_score(self) -> Estimate:
+        """The one of these figures that chooses; of a probe only its accuracy is known."""
+        return self.choosing.get(self.metric, self.choosing["accuracy"])
 
     @property
     def flops(self) -> float | None:
@@ -139,10 +171,7 @@ def read_job(folder: Path, record: RunRecord) -> FinishedJob:
     answer = consensus(read.probabilities, multilabel=read.multilabel)
     right = None if read.baseline is None else right_rows(read.baseline, read.target)
     correct = right_rows(read.preds, read.target).mean(axis=0)
-    references = tuple(
-        _reference(record, one, read.references[one.column], read.target, right)
-        for one in record.references
-    )
+    references = tuple(_reference(record, one, read, right) for one in record.references)
     return FinishedJob(
         _without_empty_intervals(record, correct, right, read.target),
         read.target,
@@ -151,11 +180,13 @@ def read_job(folder: Path, record: RunRecord) -> FinishedJob:
         right,
         folder,
         references=references,
+        preds=read.preds,
+        baseline_preds=read.baseline,
     )
 
 
 def numbered_as(job: FinishedJob, other: FinishedJob) -> FinishedJob:
-    """Give a job's target the numbers that the labels have in another job on the same data.
+    """Give a job's labels and answers the numbers of another job on the same data.
 
     Labels of one fingerprint may stand in another order. Where they are other labels, the job is
     returned as it is.
@@ -163,9 +194,26 @@ def numbered_as(job: FinishedJob, other: FinishedJob) -> FinishedJob:
     own, names = job.record.dataset.label_names, other.record.dataset.label_names
     if own == names or sorted(own) != sorted(names):
         return job
-    if job.target.ndim == 2:
-        return replace(job, target=job.target[:, [own.index(name) for name in names]])
-    return replace(job, target=np.array([names.index(name) for name in own])[job.target])
+    places = [own.index(name) for name in names]
+    numbers = np.array([names.index(name) for name in own])
+
+    def renumbered(labels: np.ndarray) -> np.ndarray:
+        return labels[..., places] if job.target.ndim == 2 else numbers[labels]
+
+    baseline = job.baseline_preds
+    return replace(
+        job,
+        target=renumbered(job.target),
+        preds=renumbered(job.preds),
+        baseline_preds=None if baseline is None else renumbered(baseline),
+        references=tuple(numbered_as(one, other) for one in job.references),
+    )
+
+
+def measured(job: FinishedJob, metric: str, by_folds: bool) -> FinishedJob:
+    """Compare a job, and its single layers, by a metric and on the rows that choose."""
+    references = tuple(replace(one, metric=metric) for one in job.references)
+    return replace(job, metric=metric, by_folds=by_folds, references=references)
 
 
 def read_predictions(folder: Path, record: RunRecord) -> JobPredictions:
@@ -214,8 +262,7 @@ def read_predictions(folder: Path, record: RunRecord) -> JobPredictions:
 def _reference(
     record: RunRecord,
     one: ReferenceRecord,
-    answer: np.ndarray,
-    target: np.ndarray,
+    read: JobPredictions,
     baseline: np.ndarray | None,
 ) -> FinishedJob:
     """Make a job of a single layer that another job was compared with."""
@@ -240,8 +287,30 @@ def _reference(
         on_folds=None,
         settings={},
     )
-    right = right_rows(answer, target)
-    return FinishedJob(alone, target, right.astype(float), right, baseline)
+    answer = read.references[one.column]
+    right = right_rows(answer, read.target)
+    return FinishedJob(
+        alone,
+        read.target,
+        right.astype(float),
+        right,
+        baseline,
+        preds=answer[None],
+        baseline_preds=read.baseline,
+    )
+
+
+def baseline_estimates(baseline: BaselineRecord) -> dict[str, Estimate]:
+    """The metrics of the baseline on test, in the form of those of a job."""
+    intervals = {
+        "accuracy": (baseline.low, baseline.high),
+        "macro_f1": (baseline.macro_f1_low, baseline.macro_f1_high),
+        "micro_f1": (baseline.micro_f1_low, baseline.micro_f1_high),
+    }
+    return {
+        name: Estimate(value, None, *intervals.get(name, (None, None)))
+        for name, value in baseline.test.items()
+    }
 
 
 def _without_empty_intervals(

@@ -16,6 +16,8 @@ from functools import cached_property
 
 import numpy as np
 
+from layerfusion.config.job import ACCURACY
+from layerfusion.findings.choice import metric_words
 from layerfusion.findings.grouping import grouped
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.identities import (
@@ -45,7 +47,7 @@ class LearningLine:
 
     name: str
     sizes: Mapping[Size, Sequence[float]]
-    """Test accuracies by size, one a draw."""
+    """Test figures by size, one a draw: accuracies, or the F1 that jobs are compared by."""
     short: str
     """The name beside the line."""
     models: Sequence[str] = ()
@@ -61,7 +63,7 @@ class LearningLine:
         return self.name == BASELINE
 
     def figure(self, size: Size) -> Estimate | None:
-        """Mean accuracy over draws, and its standard deviation; none without a draw."""
+        """Mean figure over draws, and its standard deviation; none without a draw."""
         return over_draws(self.sizes[size]) if size in self.sizes else None
 
 
@@ -81,8 +83,14 @@ class LearningCurve:
 
     @property
     def measure(self) -> str:
-        """What a reader knows the accuracy as."""
-        return self.data.measure
+        """What a reader knows the figure as that jobs are compared by."""
+        return metric_words(self.metric, self.data)
+
+    @cached_property
+    def metric(self) -> str:
+        """The figure that the samples are compared by; accuracy where theirs differ."""
+        found = {group.judge.metric for group in self.groups}
+        return found.pop() if len(found) == 1 else ACCURACY
 
     @property
     def kind(self) -> str:
@@ -113,23 +121,24 @@ class LearningCurve:
     @cached_property
     def jobs(self) -> list[tuple[JobIdentity, FinishedJob]]:
         """One job for each identity in each of the samples."""
-        return [pair for group in self.groups for pair in by_identity(group.jobs).items()]
+        pairs = [pair for group in self.groups for pair in by_identity(group.jobs).items()]
+        return [(identity, replace(job, metric=self.metric)) for identity, job in pairs]
 
     @cached_property
-    def accuracies(self) -> dict[JobIdentity, dict[Size, list[float]]]:
-        """Test accuracies by identity and size, one a draw, where there are several sizes."""
+    def scores(self) -> dict[JobIdentity, dict[Size, list[float]]]:
+        """Test figures by identity and size, one a draw, where there are several sizes."""
         found: dict[JobIdentity, dict[Size, list[float]]] = {}
         for identity, job in sorted(self.jobs, key=lambda pair: pair[0].order):
             sizes = found.setdefault(identity, {})
-            sizes.setdefault(job.record.dataset.per_class, []).append(job.accuracy.mean)
+            sizes.setdefault(job.record.dataset.per_class, []).append(job.score.mean)
         return {identity: sizes for identity, sizes in found.items() if len(sizes) > 1}
 
     @property
     def baseline(self) -> dict[Size, list[float]]:
-        """Test accuracies of the baseline by size, one for each draw."""
+        """Test figures of the baseline by size, one for each draw."""
         by_size = grouped(self.groups, lambda group: group.data.per_class)
         return {
-            size: [group.jobs[0].record.baseline.test["accuracy"] for group in groups]
+            size: [group.jobs[0].record.baseline.test[self.metric] for group in groups]
             for size, groups in by_size.items()
         }
 
@@ -148,17 +157,16 @@ class LearningCurve:
             [
                 pair
                 for pair in self.jobs
-                if pair[0] in self.accuracies and pair[1].record.dataset.per_class == self.sizes[-1]
+                if pair[0] in self.scores and pair[1].record.dataset.per_class == self.sizes[-1]
             ],
             lambda pair: pair[0],
         )
 
         def order(identity: JobIdentity) -> tuple[float, float, object]:
-            own = [job.choosing for _, job in there[identity]]
-            accuracy, loss = (
-                float(np.mean([x[name].mean for x in own])) for name in ("accuracy", "log_loss")
-            )
-            return -round(accuracy, 9), round(loss, 9), identity.order
+            own = [job for _, job in there[identity]]
+            score = float(np.mean([job.choosing_score.mean for job in own]))
+            loss = float(np.mean([job.choosing["log_loss"].mean for job in own]))
+            return -round(score, 9), round(loss, 9), identity.order
 
         return min(there, key=order, default=None)
 
@@ -170,9 +178,9 @@ class LearningCurve:
     @property
     def lines(self) -> list[LearningLine]:
         """A line for each identity; names are short as long as they stay distinct."""
-        recipes = list(dict.fromkeys(identity.recipe for identity in self.accuracies))
+        recipes = list(dict.fromkeys(identity.recipe for identity in self.scores))
         lines: list[LearningLine] = []
-        for identity, sizes in self.accuracies.items():
+        for identity, sizes in self.scores.items():
             several = f", {self.recipes[identity.recipe]}" if len(recipes) > 1 else ""
             name, short = f"{identity.name}{several}", identity.short_name
             if any(line.short == short for line in lines):
@@ -187,7 +195,7 @@ class LearningCurve:
         """Fit how errors fall with the rows; none where the samples are too few for that.
 
         Args:
-            sizes: test accuracies by size, one for each draw.
+            sizes: test figures by size, one for each draw.
         """
         law = fit_power_law({self.rows(size): found for size, found in sizes.items()})
         largest = max(sizes, key=self.rows)
@@ -217,19 +225,19 @@ class Outlook:
 
     rows: float
     """Rows of each class in the largest samples."""
-    accuracy: float
-    """Mean test accuracy with these."""
+    score: float
+    """Mean test figure with these: accuracy, or the F1 that jobs are compared by."""
     law: PowerLaw
 
     @property
     def doubled(self) -> Estimated:
-        """Accuracy to expect of twice the rows."""
-        return self.law.doubled(self.accuracy)
+        """Figure to expect of twice the rows."""
+        return self.law.doubled(self.score)
 
     @property
     def rows_for_a_point(self) -> float | None:
         """Rows of each class that one point more would take; None where that cannot be told."""
-        needed = self.rows * self.law.factor(self.accuracy, A_POINT)
+        needed = self.rows * self.law.factor(self.score, A_POINT)
         return needed if self.law.falls and needed < FAR * self.rows else None
 
 
@@ -294,8 +302,9 @@ def _compare(curve: LearningCurve) -> list[DrawFinding]:
     alike = grouped(pairs, lambda pair: (identity_of(pair[0]), pair[0].record.dataset.per_class))
 
     def difference(own: Sequence[tuple[FinishedJob, FinishedJob]]) -> CrossedDifference:
-        correct = np.stack([job.correct - alone.correct for job, alone in own])
-        return crossed_interval(correct, own[0][0].target)
+        metric = {"metric": curve.metric}
+        ahead = [replace(x, **metric).rows_score - replace(y, **metric).rows_score for x, y in own]
+        return crossed_interval(np.stack(ahead), own[0][0].target)
 
     found = [
         DrawFinding(identity, size, tuple(own), difference(own), 1.0, 0)

@@ -26,19 +26,19 @@ class Step:
     """Number of subsets of so many models."""
 
     @property
-    def accuracies(self) -> list[float]:
-        """Test accuracy of each job, mean over its seeds."""
-        return [job.accuracy.mean for job in self.jobs]
+    def scores(self) -> list[float]:
+        """Test accuracy or F1 of each job, mean over its seeds."""
+        return [job.score.mean for job in self.jobs]
 
     @property
     def mean(self) -> float:
-        """Mean accuracy of the jobs."""
-        return float(np.mean(self.accuracies))
+        """Mean of the jobs."""
+        return float(np.mean(self.scores))
 
     @property
     def seed_sds(self) -> list[float]:
         """Standard deviation over the seeds of each job that has several."""
-        return [sd for job in self.jobs if (sd := job.accuracy.sd) is not None]
+        return [sd for job in self.jobs if (sd := job.score.sd) is not None]
 
     @property
     def seed_sd(self) -> float | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from layerfusion.config.job import HONEST
 from layerfusion.errors import UserError
-from layerfusion.findings.choice import Judge, judge_of, order_of
+from layerfusion.findings.choice import Judge, judge_of, metric_words, order_of, ties_words
 from layerfusion.findings.compare import unpaired_interval
 from layerfusion.findings.grouping import data_labels, grouped
 from layerfusion.findings.groups import no_job
@@ -36,13 +36,21 @@ class RankedJobs:
 
     @cached_property
     def judge(self) -> Judge:
-        """The rows that decide between the jobs."""
+        """What decides between the jobs."""
         return judge_of([record for _, record in self.found])
 
     @cached_property
     def jobs(self) -> list[Found]:
         """The jobs, the one that is chosen first."""
-        return sorted(self.found, key=lambda x: order_of(x[1], self.judge.figures(x[1])))
+        return sorted(self.found, key=lambda x: self._order(x[1]))
+
+    def _order(self, record: RunRecord) -> tuple[object, ...]:
+        return order_of(record, self.judge.figures(record), self.judge.metric)
+
+    @property
+    def measure(self) -> str:
+        """What a reader knows the figure as that ranks the jobs."""
+        return metric_words(self.judge.metric, self.data)
 
     @property
     def best(self) -> RunRecord:
@@ -50,8 +58,13 @@ class RankedJobs:
         return self.jobs[0][1]
 
     def choosing(self, record: RunRecord) -> float:
-        """Return the accuracy of a job by which it is ranked."""
-        return self.judge.figures(record)["accuracy"].mean
+        """Return the figure of a job by which it is ranked."""
+        return self.judge.figure(record).mean
+
+    @property
+    def ties(self) -> str:
+        """How many jobs tie in front; empty where none does."""
+        return ties_words([self.judge.figure(x) for _, x in self.found], self.judge.rows)
 
     @property
     def smallest_shown(self) -> float | None:
@@ -59,7 +72,7 @@ class RankedJobs:
 
         None where the best job has no interval, as in older records.
         """
-        estimate, rows = self.best.test["accuracy"], self.data.rows["test"]
+        estimate, rows = self.best.test[self.judge.metric], self.data.rows["test"]
         if estimate.low is None or estimate.high is None:
             return None
         one = estimate.mean, estimate.low, estimate.high

@@ -14,13 +14,13 @@ def choice_reasons(group: DataGroup) -> str | None:
     Returns:
         Sentences; None where nothing is out of the ordinary.
     """
-    judge, jobs, accuracies = group.judge, group.jobs, group.choosing_accuracies
+    judge, jobs, scores = group.judge, group.jobs, group.choosing_scores
     if len(jobs) == 1:
         return None
     found = [f"{capital(judge.chooses)}{judge.reason}."] if judge.reason else []
-    if ties := ties_words(accuracies, judge.rows):
+    if ties := ties_words(scores, judge.rows):
         found.append(f"{ties}, so the lower log-loss decided.")
-    if close := close_words(accuracies, judge.rows):
+    if close := close_words(scores, judge):
         found.append(f"{close} of the best: more rows would choose more surely.")
         if judge.rows < FEW_ROWS and any(not job.record.chosen_by for job in jobs):
             train = plural(group.data.rows["train"], "row")

@@ -148,7 +148,7 @@ class Results:
     def curves(self) -> dict[LearningCurve, tuple[DrawFinding, ...]]:
         """Every learning curve, with the comparisons over its draws."""
         found = find_over_draws(learning_curves(self.groups))
-        return {curve: findings for curve, findings in found.items() if curve.accuracies}
+        return {curve: findings for curve, findings in found.items() if curve.scores}
 
     @cached_property
     def sections(self) -> tuple[DataGroup, ...]:

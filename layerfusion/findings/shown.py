@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from layerfusion.findings.grouping import grouped
 from layerfusion.findings.groups import DataGroup
-from layerfusion.findings.jobs import FinishedJob
+from layerfusion.findings.jobs import FinishedJob, baseline_estimates
 from layerfusion.findings.names import baseline_name, shown_names
 from layerfusion.findings.tests import Finding, Findings, layers_of, outcome_of
-from layerfusion.records.job import BaselineRecord, Estimate
+from layerfusion.records.job import Estimate
 
 LEAST = 3
 """Fewest operators on the same sources that are compared; the table of fusions has all."""
@@ -61,19 +61,6 @@ def comparisons(group: DataGroup, findings: Findings) -> tuple[Comparison, ...]:
     )
 
 
-def baseline_estimates(baseline: BaselineRecord) -> dict[str, Estimate]:
-    """The metrics of the baseline on test, in the form of those of a job."""
-    intervals = {
-        "accuracy": (baseline.low, baseline.high),
-        "macro_f1": (baseline.macro_f1_low, baseline.macro_f1_high),
-        "micro_f1": (baseline.micro_f1_low, baseline.micro_f1_high),
-    }
-    return {
-        name: Estimate(value, None, *intervals.get(name, (None, None)))
-        for name, value in baseline.test.items()
-    }
-
-
 def operator_sets(group: DataGroup) -> list[list[FinishedJob]]:
     """Find the fusions of the same sources by several operators, the best on test first.
 
@@ -86,7 +73,7 @@ def operator_sets(group: DataGroup) -> list[list[FinishedJob]]:
         return *considered, layers_of(job)
 
     return [
-        sorted(jobs, key=lambda job: -round(job.accuracy.mean, 9))
+        sorted(jobs, key=lambda job: -round(job.score.mean, 9))
         for jobs in grouped(group.fused, given).values()
         if len({job.record.fusion_label for job in jobs}) >= LEAST
     ]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
+from layerfusion.config.job import ACCURACY
 from layerfusion.errors import UserError
+from layerfusion.findings.choice import metric_words
 from layerfusion.findings.compare import best_chosen
 from layerfusion.findings.grouping import data_labels, file_names, grouped
 from layerfusion.findings.groups import DataGroup
@@ -23,7 +25,7 @@ from layerfusion.records.job import DataRecord
 from layerfusion.statistics.ranks import Ranking, first_shares, rank_systems
 
 MOST_SETTINGS = 30
-"""Most settings of a leaderboard: those with the highest mean accuracy on test."""
+"""Most settings of a leaderboard: those with the highest mean on test."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,10 +48,29 @@ class Shared:
         """The data, as the first sweep recorded it."""
         return self.group.data
 
+    @cached_property
+    def metric(self) -> str:
+        """The figure that the sweeps are compared by; accuracy where they chose by others."""
+        found = {group.judge.metric for group in self.groups.values()}
+        return found.pop() if len(found) == 1 else ACCURACY
+
     @property
+    def measure(self) -> str:
+        """What a reader knows it as."""
+        return metric_words(self.metric, self.data)
+
+    @cached_property
     def chosen(self) -> dict[str, FinishedJob]:
-        """What each sweep chose."""
-        return {name: group.best for name, group in self.groups.items()}
+        """What each sweep chose, by its own rule."""
+        return {name: self._measured(group.best) for name, group in self.groups.items()}
+
+    @property
+    def jobs(self) -> list[FinishedJob]:
+        """The jobs of all sweeps."""
+        return [self._measured(job) for group in self.groups.values() for job in group.jobs]
+
+    def _measured(self, job: FinishedJob) -> FinishedJob:
+        return job if job.metric == self.metric else replace(job, metric=self.metric)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +131,11 @@ class SideBySide:
         return sure, sum(finding.lean == wins != finding.verdict for wins, finding in verdicts)
 
     @property
+    def chosen_by(self) -> list[DataGroup]:
+        """The jobs on the shared data, each with the figure that its sweep chose by."""
+        return [group for data in self.shared for group in data.groups.values()]
+
+    @property
     def data(self) -> list[DataRecord]:
         """The data that the sweeps share, as each of them recorded it."""
         return [one.data for data in self.shared for one in data.groups.values()]
@@ -162,7 +188,7 @@ def _require_same_labels(groups: Mapping[str, DataGroup]) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Leaderboard:
-    """Systems that ran on every one of several data sets, ranked by their accuracy on test."""
+    """Systems that ran on every one of several data sets, ranked by their figures on test."""
 
     jobs: Mapping[str, Sequence[FinishedJob]]
     """Name of each system to its job on each data set."""
@@ -174,14 +200,14 @@ class Leaderboard:
         return list(self.jobs)
 
     @cached_property
-    def accuracy(self) -> np.ndarray:
-        """Test accuracies. Shape: (data sets, systems)."""
-        return np.array([[job.accuracy.mean for job in own] for own in self.jobs.values()]).T
+    def scores(self) -> np.ndarray:
+        """Test figures. Shape: (data sets, systems)."""
+        return np.array([[job.score.mean for job in own] for own in self.jobs.values()]).T
 
     @cached_property
     def ranking(self) -> Ranking:
         """The mean ranks, and which systems cannot be told apart."""
-        return rank_systems(self.accuracy)
+        return rank_systems(self.scores)
 
     @cached_property
     def first(self) -> np.ndarray:
@@ -191,8 +217,8 @@ class Leaderboard:
 
 
 def seeds_of(job: FinishedJob) -> list[float]:
-    """List the test accuracies of the seeds of a job."""
-    return [seed.test["accuracy"] for seed in job.record.seeds]
+    """List the test figures of the seeds of a job."""
+    return [seed.test[job.metric] for seed in job.record.seeds]
 
 
 def common_settings(common: Sequence[Shared]) -> dict[str, list[FinishedJob]]:
@@ -201,12 +227,10 @@ def common_settings(common: Sequence[Shared]) -> dict[str, list[FinishedJob]]:
     Jobs of one name that differ in a setting, such as the width of their heads, are told apart by
     it. Where no setting tells them apart it is the chosen one, and the name says of how many.
     """
-    by_data = _told_apart(
-        [[job for group in data.groups.values() for job in group.jobs] for data in common]
-    )
+    by_data = _told_apart([data.jobs for data in common])
     everywhere = [name for name in by_data[0] if all(name in jobs for jobs in by_data)]
     found = {name: [best_chosen(jobs[name]) for jobs in by_data] for name in everywhere}
-    means = {name: float(np.mean([x.accuracy.mean for x in jobs])) for name, jobs in found.items()}
+    means = {name: float(np.mean([x.score.mean for x in jobs])) for name, jobs in found.items()}
     kept = sorted(found, key=lambda name: (-means[name], name))[:MOST_SETTINGS]
     return {name: found[name] for name in kept}
 

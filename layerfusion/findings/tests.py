@@ -1,31 +1,30 @@
 """The significance of differences on test, over all comparisons of a report.
 
 Tables, figures and sentences all take their verdicts from here. Test and interval are of the same
-quantity, the difference of the mean accuracies over seeds, and never contradict each other: the
-interval leaves zero out if and only if the p-value is below 5 %.
+quantity, the difference of the mean accuracies, or F1, over seeds, and never contradict each other:
+the interval leaves zero out if and only if the p-value is below 5 %.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from layerfusion.findings.compare import best_chosen, over, over_baseline
+from layerfusion.findings.compare import (
+    best_chosen,
+    over,
+    over_baseline,
+    tested,
+    tested_over_baseline,
+)
 from layerfusion.findings.grouping import grouped
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.identities import JobIdentity, best_part, identity_of, without_lexical
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.names import shown_names
 from layerfusion.statistics.intervals import Difference, Verdict
-from layerfusion.statistics.significance import (
-    ALPHA,
-    PairedTest,
-    holm,
-    mcnemar_at_most,
-    sign_flips,
-)
+from layerfusion.statistics.significance import ALPHA, PairedTest, holm
 
 Kind = Literal["layer", "last", "baseline", "concat", "part", "lexical", "sweep", "price"]
 """A kind of comparison. A job is compared with the single layer that is chosen, with the last layer
@@ -49,7 +48,7 @@ class Finding:
     against: FinishedJob | None
     """None is the baseline."""
     difference: Difference
-    """Difference of the mean accuracies over seeds, with its interval."""
+    """Difference of the mean accuracies, or F1, over seeds, with its interval."""
     test: PairedTest
     """Test of the same difference."""
     exact: bool
@@ -300,20 +299,12 @@ def outcome_of(job: FinishedJob) -> tuple[object, ...]:
 
 
 def _paired(kind: Kind, job: FinishedJob, reference: FinishedJob) -> Finding:
-    seeds = math.lcm(len(job.record.seeds), len(reference.record.seeds))
-    test = sign_flips(job.correct, reference.correct, seeds=seeds)
-    return _finding(kind, job, reference, over(job, reference), test)
+    return _finding(kind, job, reference, over(job, reference), tested(job, reference))
 
 
 def _with_baseline(job: FinishedJob) -> Finding:
-    if job.baseline is not None:
-        right = job.baseline.astype(float)
-        test = sign_flips(job.correct, right, seeds=len(job.record.seeds))
-        return _finding("baseline", job, None, over_baseline(job), test)
-    rows = len(job.consensus)
-    right = round(job.record.baseline.test["accuracy"] * rows)
-    test = mcnemar_at_most(int(job.consensus.sum()), right, rows)
-    return _finding("baseline", job, None, over_baseline(job), test, exact=False)
+    test, exact = tested_over_baseline(job), job.baseline is not None
+    return _finding("baseline", job, None, over_baseline(job), test, exact=exact)
 
 
 def _finding(

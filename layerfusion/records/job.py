@@ -324,7 +324,8 @@ class FoldsRecord:
     rows: int
     """Rows of train that a fold holds out: all but those of a class with a single text."""
     figures: dict[str, Estimate]
-    """Accuracy, with its 95 % interval over these rows, and log-loss."""
+    """Accuracy and macro-F1, with their 95 % intervals over these rows, and log-loss; micro-F1 too
+    where a text has several labels. Older records have no F1."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from layerfusion.errors import UserError
 from layerfusion.findings.choice import rule_words
 from layerfusion.findings.groups import DataGroup
-from layerfusion.findings.measures import SETS, drawn_words, measure_of
+from layerfusion.findings.measures import SETS, drawn_words, measure_of, tests_words
 from layerfusion.findings.renewed import older_words
 from layerfusion.findings.results import Results
 from layerfusion.findings.sweeps import SideBySide
@@ -210,7 +210,8 @@ def _method(results: Results) -> tuple[str, ...]:
     if results.given:
         made += f" The vectors of {listing(results.given)} were computed elsewhere."
     data = [group.data for group in results.groups]
-    measure, several = measure_of(data), [SETS] if any(one.multilabel for one in data) else []
+    several = [SETS] if any(one.multilabel for one in data) else []
+    measure = measure_of(results.groups)
     return (
         f"{made} Small heads were trained on them, on one layer alone or on several fused. No"
         " language model was changed.",
@@ -222,8 +223,8 @@ def _method(results: Results) -> tuple[str, ...]:
         f"Square brackets are 95 % intervals over test rows (bootstrap, {drawn_words(data)}, and"
         " nowhere narrower than unseen rows allow); ± is the standard deviation over training"
         f" seeds. A difference is that of the mean {measure} over seeds, and its p-value is that"
-        " of the exact sign-flip test, which for one seed is McNemar's. Interval and test never"
-        " contradict each other.",
+        f" of {tests_words(group.judge.metric for group in results.groups)}. Interval and test"
+        " never contradict each other.",
         "Better or worse: the test shows it at 5 % after correction for the number of comparisons"
         " (Holm). Probably better or worse: it shows it, but not after the correction. Cannot be"
         " told: it does not; then the difference is named that as many rows would show four times"

@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from layerfusion.records.format import listing
-from layerfusion.records.job import DataRecord, Estimate
+from layerfusion.config.job import ACCURACY
+from layerfusion.findings.jobs import FinishedJob
+from layerfusion.records.format import capital, listing
+from layerfusion.records.job import Estimate
 from layerfusion.records.profile import Profile
 from layerfusion.report.format import PERCENT, Format, decimals
 from layerfusion.report.table import Column
@@ -41,20 +43,24 @@ LOW_IS_GOOD = f"Low is good for {listing(_LOW)}."
 """A sentence for the notes of tables."""
 
 
-def titled(split: str, data: DataRecord) -> str:
-    """Give the heading of the accuracy on a split: `Test %`, or `Test, exact match %`."""
-    return f"{split}, {data.measure} %" if data.multilabel else f"{split} %"
+def titled(split: str, measure: str) -> str:
+    """Give the heading of a measure on a split: `Test %` of accuracy, or `Test, macro-F1 %`."""
+    return f"{split} %" if measure == "accuracy" else f"{split}, {measure} %"
 
 
-def metric_columns(test: Callable[[Any], Mapping[str, Estimate]], data: DataRecord) -> list[Column]:
+def metric_columns(test: Callable[[Any], Mapping[str, Estimate]], job: FinishedJob) -> list[Column]:
     """Make a column for each metric, which a table leaves out where no row has it.
 
     Args:
         test: takes the estimates from a row.
-        data: of the rows.
+        job: one of the rows; the figure that its like are compared by comes first.
     """
-    accuracy, *others = (_column(metric, test) for metric in METRICS)
-    first = replace(accuracy, title=titled("Test", data))
+    ordered = sorted(METRICS, key=lambda metric: metric.name != job.metric)
+    if job.metric != ACCURACY:
+        title = f"{capital(job.record.dataset.measure)} %"
+        ordered = [replace(x, title=title) if x.name == ACCURACY else x for x in ordered]
+    first, *others = (_column(metric, test) for metric in ordered)
+    first = replace(first, title=titled("Test", job.measure))
     return [first, *(replace(column, later=True) for column in others)]
 
 

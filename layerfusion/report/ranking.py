@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from layerfusion.findings.choice import ties_words
 from layerfusion.findings.measures import SETS
 from layerfusion.findings.names import selected_name
 from layerfusion.findings.ranking import RankedJobs, rank_jobs
@@ -52,14 +51,13 @@ def _lines(ranked: RankedJobs, most: int | None) -> list[str]:
     jobs, judge, data = ranked.jobs, ranked.judge, ranked.data
     title = f"{ranked.label}: {plural(len(jobs), 'job')}"
     if len(jobs) > 1:
-        title += f" by {data.measure} on {judge.rows_words}"
-    ties = ties_words([ranked.choosing(x) for _, x in ranked.found], judge.rows)
-    title += f" ({ties})" if ties else ""
+        title += f" by {ranked.measure} on {judge.rows_words}"
+    title += f" ({ranked.ties})" if ranked.ties else ""
     baseline = ranked.best.baseline
     note = (
-        f"{titled('Test', data)}: {data.rows['test']:,} rows, with the 95 % interval over them."
-        f" Baseline {100 * baseline.test['accuracy']:.1f} % (TF-IDF of {baseline.features} and"
-        " logistic regression)."
+        f"{titled('Test', ranked.measure)}: {data.rows['test']:,} rows, with the 95 % interval over"
+        f" them. Baseline {100 * baseline.test[judge.metric]:.1f} % (TF-IDF of"
+        f" {baseline.features} and logistic regression)."
     )
     note += f" {SETS}" if data.multilabel else ""
     if len(jobs) > 1:
@@ -84,8 +82,8 @@ def _sure(ranked: RankedJobs) -> str:
 
 def _columns(ranked: RankedJobs) -> tuple[Column, ...]:
     """Make the columns; those that are the same for all jobs are left to the report."""
-    jobs, data = ranked.jobs, ranked.data
-    by, test = "Folds %" if ranked.judge.by_folds else "Valid. %", titled("Test", data)
+    jobs = ranked.jobs
+    by, test = "Folds %" if ranked.judge.by_folds else "Valid. %", titled("Test", ranked.measure)
 
     def means(pair: Found) -> Mapping[str, Estimate]:
         return {x: Estimate(y.mean, None) for x, y in pair[1].test.items()}
@@ -99,7 +97,7 @@ def _columns(ranked: RankedJobs) -> tuple[Column, ...]:
         Column("#", lambda pair: 1 + sum(x > ranked.choosing(pair[1]) for x in accuracies), COUNT),
         Column(by, lambda pair: ranked.choosing(pair[1]), PERCENT),
         # There is no room for the spread over seeds.
-        Column(test, lambda pair: replace(pair[1].test["accuracy"], sd=None), PERCENT),
+        Column(test, lambda pair: replace(pair[1].test[ranked.judge.metric], sd=None), PERCENT),
         Column("Fusion", lambda pair: pair[1].fusion_label),
         Column("Layers", lambda pair: selected_name(pair[1])),
         Column("Pooling", lambda pair: "+".join(dict.fromkeys(x.pooling for x in pair[1].layers))),

@@ -11,16 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerfusion.config.job import HONEST, TrainConfig
+from layerfusion.config.job import HONEST, MACRO_F1, MICRO_F1, TrainConfig
 from layerfusion.errors import UserError
 from layerfusion.layers.folds import stratified_folds
-from layerfusion.layers.labels import right_rows
+from layerfusion.layers.labels import answers, right_rows
 from layerfusion.progress import STANDING, steps
+from layerfusion.records.format import percent
 from layerfusion.records.job import FEW_ROWS, Estimate, FoldsRecord
 from layerfusion.runs.heads import fit_heads
 from layerfusion.runs.inputs import prepare_texts
 from layerfusion.runs.long_texts import settled
-from layerfusion.statistics.intervals import bootstrap_interval
+from layerfusion.statistics.intervals import bootstrap_interval, metric_intervals
 from layerfusion.statistics.metrics import evaluate
 from layerfusion.texts import TextDataset, fingerprint
 
@@ -78,17 +79,26 @@ def judge_on_folds(config: TrainConfig, dataset: TextDataset) -> FoldsRecord | N
     figures = evaluate(held_out.log_probs, target)
     right = right_rows(held_out.log_probs, held_out.target).double().numpy()
     low, high = bootstrap_interval(right, target, config.seed)
+    said = answers(held_out.log_probs, multilabel=dataset.multilabel).numpy()
+    ends = metric_intervals(target, said[None], config.seed)
+    f1 = {
+        name: Estimate(figures[name], None, *ends.get(name, (None, None)))
+        for name in (MACRO_F1, MICRO_F1)
+        if name in figures
+    }
     log.info(
-        "judged on %d folds of train: %.1f %% of %d rows right",
+        "judged on %d folds of train: %.1f %% of %d rows right%s",
         held_out.folds,
         100 * figures["accuracy"],
         len(target),
+        f", macro-F1 {percent(f1[MACRO_F1])}" if config.objective == MACRO_F1 else "",
     )
     return FoldsRecord(
         held_out.folds,
         len(target),
         {
             "accuracy": Estimate(figures["accuracy"], None, low, high),
+            **f1,
             "log_loss": Estimate(figures["log_loss"], None),
         },
     )

@@ -62,8 +62,11 @@ class HonestProtocol(Protocol):
         return estimates
 
     def objective(self, record: RunRecord) -> float | None:
-        """Return the accuracy on the rows that choose: validation, or folds of train."""
-        return judge_of([record]).figures(record)["accuracy"].mean
+        """Return what jobs are chosen by: accuracy or the objective's F1, on the rows that choose.
+
+        These are validation, or folds of train.
+        """
+        return judge_of([record]).figure(record).mean
 
     def result_line(self, record: RunRecord, made_of: str) -> str:
         """Say accuracy and macro-F1 on test; of several labels a text, micro-F1 too."""

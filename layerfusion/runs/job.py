@@ -14,7 +14,7 @@ import yaml
 from layerfusion.assets.files import refuse_foreign, temporary_beside, write_atomically
 from layerfusion.assets.memo import sha256
 from layerfusion.config.identity import job_id, refuse_other_job, sweep_of, user_code
-from layerfusion.config.job import BUNDLE_UPLOAD, HONEST, TrainConfig
+from layerfusion.config.job import BUNDLE_UPLOAD, HONEST, MACRO_F1, TrainConfig
 from layerfusion.config.secrets import redacted
 from layerfusion.findings.jobs import read_predictions
 from layerfusion.findings.set_mistakes import answers_of_job
@@ -79,8 +79,10 @@ def run_job(
         record = _finished(folder, config, keeps)
         if record is not None:
             log.info("finished before: %s", folder)
-            if config.by_folds and record.on_folds is None:
-                record = replace(record, on_folds=judge_on_folds(config, dataset_of(config)))
+            folds = record.on_folds
+            if config.by_folds and (folds is None or MACRO_F1 not in folds.figures):
+                folds = judge_on_folds(config, dataset_of(config)) or folds
+                record = replace(record, on_folds=folds)
                 write_record(record, folder)
             if under_agent():  # which takes a process that has no run for one that failed
                 dataset = dataset_of(config)

@@ -29,11 +29,14 @@ from scipy.sparse import csr_array
 from scipy.special import ndtri, stdtrit
 
 from layerfusion.errors import UserError
+from layerfusion.statistics.f1 import f1_scores
 
 _CHUNK_CELLS = 4_000_000
 """Most numbers that are drawn at a time: 32 MB."""
 RESAMPLES = 20_000
 """Resamples for the interval of a difference. It takes many, as one end may be close to zero."""
+F1_RESAMPLES = 5_000
+"""Those of a difference in F1, each of which takes far longer."""
 LEVEL = 0.95
 POWER = 0.8
 _SUREST = 1 - 1e-12
@@ -44,7 +47,7 @@ Verdict = Literal["gain", "loss", "open"]
 
 @dataclass(frozen=True)
 class Difference:
-    """Difference in accuracy between two systems on the same test rows."""
+    """Difference in accuracy, or in F1, between two systems on the same test rows."""
 
     mean: float
     low: float
@@ -281,6 +284,58 @@ def metric_intervals(
     target, preds = np.asarray(target), np.asarray(preds)
     if target.ndim == 2:
         return _set_intervals(target, preds, seed, resamples, level)
+    found = _resampled_figures(target, preds, seed, resamples)
+    mean = float((preds == target).mean())
+    ends = _ends(found["accuracy"], level)
+    intervals = {"accuracy": _widened(mean, *ends, len(target), level, least=0)}
+    alike = [np.unique(preds[:, target == label], axis=1).shape[1] for label in np.unique(target)]
+    if max(alike) > 1:
+        intervals["macro_f1"] = _ends(found["macro_f1"].mean(axis=1), level)
+    return intervals
+
+
+def f1_interval(
+    metric: str,
+    a: np.ndarray,
+    b: np.ndarray,
+    target: np.ndarray,
+    *,
+    resamples: int = F1_RESAMPLES,
+    seed: int = 0,
+) -> Difference:
+    """Return the F1 of `a` minus that of `b`, with a 95 % stratified bootstrap interval.
+
+    F1 is computed anew for each resample and seed, and averaged over the seeds. Both systems are
+    resampled on the same rows, as in `paired_interval`.
+
+    Args:
+        metric: macro_f1, or micro_f1 where rows have several labels.
+        a: answers of each seed. Shape: (seeds, rows), or (seeds, rows, labels).
+        b: those of the other system, which may have another number of seeds.
+        target: labels. Shape: (rows,), or (rows, labels).
+        resamples: number of bootstrap samples.
+        seed: seed of the resampling.
+
+    Raises:
+        UserError: if the two systems do not have the same number of rows, or there are none.
+    """
+    if a.shape[1:] != b.shape[1:]:
+        raise UserError(f"F1 interval: {a.shape[1]} and {b.shape[1]} test rows cannot be paired")
+    resample = _resampled_figures if target.ndim == 1 else _resampled_sets
+    found = resample(target, np.concatenate([a, b]), seed, resamples)[metric]
+    each = found[:, : len(a)].mean(axis=1) - found[:, len(a) :].mean(axis=1)
+    mean = float(f1_scores(metric, target, a).mean() - f1_scores(metric, target, b).mean())
+    ends = _ends(np.round(each, 9), LEVEL)
+    return Difference(mean, *_widened(mean, *ends, len(target), LEVEL, least=-1), len(target))
+
+
+def _resampled_figures(
+    target: np.ndarray, preds: np.ndarray, seed: int, resamples: int
+) -> dict[str, np.ndarray]:
+    """Compute accuracy, mean over the seeds, and macro-F1 of each seed in each resample.
+
+    Shapes: (resamples,), and (resamples, seeds).
+    """
     seeds, rows = preds.shape
     _strata_of(target, rows)
     num_classes = int(max(target.max(), preds.max())) + 1
@@ -309,14 +364,9 @@ def metric_intervals(
         # F1 = 2 tp / (predicted + occurring). A class that is neither does not count.
         either = predicted.reshape(hits.shape) + occurs
         f1 = np.divide(2 * hits, either, out=np.zeros_like(hits), where=either > 0)
-        macro_f1.append((f1.sum(axis=2) / (either > 0).sum(axis=2)).mean(axis=1))
+        macro_f1.append(f1.sum(axis=2) / (either > 0).sum(axis=2))
         accuracy.append(hits.sum(axis=(1, 2)) / (seeds * rows))
-    mean = float((preds == target).mean())
-    ends = _ends(np.concatenate(accuracy), level)
-    found = {"accuracy": _widened(mean, *ends, rows, level, least=0)}
-    if any(len(patterns) > 1 for _, patterns, _ in strata):
-        found["macro_f1"] = _ends(np.concatenate(macro_f1), level)
-    return found
+    return {"accuracy": np.concatenate(accuracy), "macro_f1": np.concatenate(macro_f1)}
 
 
 def ratio_interval(
@@ -357,6 +407,17 @@ def _set_intervals(
         resamples: see there.
         level: see there.
     """
+    found = _resampled_sets(target, preds, seed, resamples)
+    mean = float((preds == target).all(axis=2).mean())
+    ends = {name: _ends(found[name].mean(axis=1), level) for name in ("macro_f1", "micro_f1")}
+    accuracy = _widened(mean, *_ends(found["accuracy"], level), len(target), level, least=0)
+    return {"accuracy": accuracy, **{name: one for name, one in ends.items() if one[0] < one[1]}}
+
+
+def _resampled_sets(
+    target: np.ndarray, preds: np.ndarray, seed: int, resamples: int
+) -> dict[str, np.ndarray]:
+    """Compute what `_resampled_figures` does, and micro-F1, where rows have several labels."""
     target, preds = target.astype(bool), preds.astype(bool)
     seeds, rows, labels = preds.shape
     _strata_of(target, rows)
@@ -381,12 +442,9 @@ def _set_intervals(
         macro = by_label.sum(axis=2) / np.maximum(occurring, 1)
         micro = twice.sum(axis=2) / np.maximum(sums.sum(axis=2), 1)
         found["accuracy"].append(drawn @ exact / rows)
-        found["macro_f1"].append(macro.mean(axis=1))
-        found["micro_f1"].append(micro.mean(axis=1))
-    ends = {name: _ends(np.concatenate(values), level) for name, values in found.items()}
-    mean = float(exact @ counts) / rows
-    accuracy = _widened(mean, *ends.pop("accuracy"), rows, level, least=0)
-    return {"accuracy": accuracy, **{name: one for name, one in ends.items() if one[0] < one[1]}}
+        found["macro_f1"].append(macro)
+        found["micro_f1"].append(micro)
+    return {name: np.concatenate(values) for name, values in found.items()}
 
 
 # -- draws and rows -----------------------------------------------------------------------------

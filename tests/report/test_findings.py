@@ -206,7 +206,7 @@ def test_jobs_without_the_predictions_of_the_baseline_get_a_weaker_test(
         exact.difference.high - exact.difference.low
     )
     assert bound.mark == shown
-    table = finding_table(comparisons(old, find_all([old])[old]), find_all([old])[old], old.data)
+    table = finding_table(comparisons(old, find_all([old])[old]), find_all([old])[old], old)
     assert table is not None
     (row,) = table.rows
     assert row.texts[4:6] == ("–", "–")
@@ -221,7 +221,7 @@ def test_tables_show_every_comparison_with_its_mark(groups: tuple[DataGroup, ...
     for group in groups:
         findings = find_all(groups)[group]
         rows = comparisons(group, findings)
-        table = finding_table(rows, findings, group.data)
+        table = finding_table(rows, findings, group)
         assert table is not None
         assert len(table.rows) == len(findings.rows)
         marks = Counter(row.texts[-1] for row in table.rows)
@@ -240,4 +240,4 @@ def test_nothing_to_compare_makes_no_table(tmp_path: Path) -> None:
     write_job(tmp_path, dataset(), BOTH, 0.7, 0.7)
     (group,) = load_groups(tmp_path)
     findings = replace(find_all([group])[group], rows=())
-    assert not finding_table(comparisons(group, findings), findings, group.data)
+    assert not finding_table(comparisons(group, findings), findings, group)

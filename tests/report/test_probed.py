@@ -177,7 +177,7 @@ def test_rows_held_out_in_validation_alone_need_no_folds(
 def test_the_small_curve_has_room_for_many_models_and_long_names(
     group: DataGroup, monkeypatch: pytest.MonkeyPatch, name: str, models: int
 ) -> None:
-    (line,), judged = figures.answer_lines(group)
+    (line,), judged, measure = figures.answer_lines(group)
     many = [
         replace(
             line,
@@ -187,7 +187,7 @@ def test_the_small_curve_has_room_for_many_models_and_long_names(
         for number in range(models)
         for pooling in ("mean", "last", "first")
     ]
-    monkeypatch.setattr(figures, "answer_lines", lambda _group: (many, judged))
+    monkeypatch.setattr(figures, "answer_lines", lambda _group: (many, judged, measure))
     colors = {line.model: "#0072b2" for line in many}
     monkeypatch.setattr(figures, "_colors", lambda _group: colors)
     drawn = drawing(  # warns, and so fails, where no room is left for the axes

@@ -49,7 +49,7 @@ def test_jobs_that_are_the_same_share_a_row(tmp_path: Path) -> None:
     (marked,) = [row for row in table.rows if " = job " in row.texts[0]]
     assert marked.texts[0].endswith(f" = job {shared.twins[0].record.job[:6]}")
     assert "share a row" in table.note
-    tests = finding_table(rows, findings, group.data)
+    tests = finding_table(rows, findings, group)
     assert tests is not None
     assert (
         len(tests.rows) == 1 + 2 * 3

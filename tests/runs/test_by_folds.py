@@ -11,7 +11,7 @@ import pytest
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
 from layerfusion.config.job import TrainConfig
-from layerfusion.records.job import METRICS, read_record
+from layerfusion.records.job import METRICS, read_record, write_record
 from layerfusion.runs import by_folds
 from layerfusion.runs.by_folds import judge_on_folds, wants_folds
 from layerfusion.runs.inputs import prepare_texts
@@ -71,6 +71,9 @@ def test_every_choice_is_made_anew_without_the_fold(
     train = data.splits["train"].texts
     assert found is not None
     assert (found.folds, found.rows) == (5, len(train))
+    f1 = found.figures["macro_f1"]
+    assert 0 <= f1.mean <= 1
+    assert f1.mean == 1 or (f1.low or 0) < f1.mean  # no interval where every row is right
     held_out = [text for one in seen for text in one.splits["test"].texts]
     assert sorted(held_out) == sorted(train)
     for one in seen:
@@ -113,6 +116,13 @@ def test_a_sweep_records_the_folds_and_a_finished_job_gets_them_when_asked(
     after = read_record(tmp_path / "alone")
     assert after.on_folds is not None
     assert replace(after, on_folds=None) == before
+    plain = {name: after.on_folds.figures[name] for name in ("accuracy", "log_loss")}
+    older = replace(after, on_folds=replace(after.on_folds, figures=plain))
+    write_record(older, tmp_path / "alone")
+    assert run(["train", *alone], capsys)[0] == 0
+    assert read_record(tmp_path / "alone") == older
+    assert run(["train", *alone, "by_folds=true"], capsys)[0] == 0
+    assert read_record(tmp_path / "alone") == after  # folds of older records have no F1
     sweep = [*job, "layers=last,all", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
     assert run(["train", "-m", *sweep], capsys)[0] == 0
     records = [read_record(file.parent) for file in (tmp_path / "sweep").rglob(METRICS)]

@@ -120,6 +120,6 @@ def _savings(
         Column("Against the full way, points", difference, POINTS),
         note="Compared with extracting all layers of all models for all texts. Each text is assumed"
         " to cost the mean of the pilot's texts, and time to grow with the number of blocks. The"
-        f" difference in test {group.data.measure} is paired, with its 95 % interval, against the"
+        f" difference in test {group.measure} is paired, with its 95 % interval, against the"
         " same job without a pilot.",
     )

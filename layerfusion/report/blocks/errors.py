@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from statistics import mean
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from layerfusion.config.job import NAMED_FROM
+from layerfusion.findings.calibration import calibration_words
 from layerfusion.findings.groups import DataGroup
-from layerfusion.findings.jobs import FinishedJob, read_predictions
+from layerfusion.findings.jobs import read_predictions
 from layerfusion.findings.mistakes import Answers, Confidence
 from layerfusion.findings.names import all_names
 from layerfusion.findings.set_mistakes import Likelihood, SetAnswers, answers_of_job
@@ -59,32 +59,8 @@ def error_block(group: DataGroup, findings: Findings) -> Block | None:
         tables.append(confusion_table(found))
     figure = _calibration_figure(group, found)
     words += f". An answer here is {answer}." if len(job.record.seeds) > 1 else "."
-    words += calibration_words(job)
+    words += calibration_words(job.record)
     return Block("Where it errs", (words, *tables, figure, *(Folded((x,)) for x in folded)))
-
-
-def calibration_words(job: FinishedJob) -> str:
-    """Say what calibration changed; nothing for an older record."""
-    seeds = [one for one in job.record.seeds if one.uncalibrated or one.temperature is not None]
-    if not seeds:
-        return ""
-    temperature = mean(seed.temperature or 1.0 for seed in seeds)
-    after = 100 * mean(seed.test["calibration_error"] for seed in seeds)
-    before = 100 * mean((seed.uncalibrated or seed.test)["calibration_error"] for seed in seeds)
-    if not any(seed.uncalibrated for seed in seeds):
-        return (
-            " Validation asked for no temperature: the probabilities are those of the trained head,"
-            f" with a calibration error of {after:.1f} % on test."
-        )
-    was = "before, it was"
-    what = f"calibrated on validation, with a temperature of {temperature:.2f}"
-    if seeds[0].temperature is None:
-        what = "calibrated by the stack's weights, which held-out rows have taught"
-        was = "with equal weights it would be"
-    elif temperature == 1:
-        what = "shifted towards rare classes, as its objective asks"
-    told = f"the calibration error on test is {after:.1f} %; {was} {before:.1f} %"
-    return f" Its probabilities are {what}: {told}."
 
 
 def class_table(found: Answers | SetAnswers) -> Table:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
+from layerfusion.findings.measures import test_words
 from layerfusion.findings.names import all_names, single_name
 from layerfusion.findings.shown import Comparison, comparisons
 from layerfusion.findings.tests import PRIMARY, Finding, Findings, Kind
 from layerfusion.records.format import every_layer, plural
-from layerfusion.records.job import DataRecord
 from layerfusion.report.block import Block, Folded
 from layerfusion.report.figures.colors import INK, MUTED, model_colors
 from layerfusion.report.figures.forest import ForestRow, forest_drawing
@@ -38,12 +38,12 @@ def fusion_block(group: DataGroup, findings: Findings) -> Block:
         f"{group.key}-fusion",
         forest_rows(group, rows),
         CHOSEN_LAYER,
-        alt=f"{group.label}: {group.data.measure} against the chosen single layer, in points.",
-        caption=f"Test {group.data.measure} minus that of the chosen single layer"
+        alt=f"{group.label}: {group.measure} against the chosen single layer, in points.",
+        caption=f"Test {group.measure} minus that of the chosen single layer"
         f" ({single_name(group, reference)}), in points, with 95 % intervals over the same test"
         " rows. Grey: the baseline.",
     )
-    tests = Folded((finding_table(rows, findings, group.data),))
+    tests = Folded((finding_table(rows, findings, group),))
     parts = (_verdict(group, findings), figure, fusion_table(rows), tests)
     return Block("Whether fusing helps", parts)
 
@@ -60,8 +60,8 @@ def _verdict(group: DataGroup, findings: Findings) -> str | None:
 
 def fusion_table(rows: Sequence[Comparison]) -> Table:
     """List everything with its metrics and its difference from the chosen single layer."""
-    data = next(row.job.record.dataset for row in rows if row.job)
-    accuracy, *others = metric_columns(lambda row: row.test, data)
+    job = next(row.job for row in rows if row.job)
+    accuracy, *others = metric_columns(lambda row: row.test, job)
 
     def against(row: Comparison) -> Cell | Finding | None:
         return Cell(note="chosen") if row.is_reference else row.finding
@@ -88,7 +88,7 @@ def fusion_table(rows: Sequence[Comparison]) -> Table:
     )
 
 
-def finding_table(rows: Sequence[Comparison], findings: Findings, data: DataRecord) -> Table:
+def finding_table(rows: Sequence[Comparison], findings: Findings, group: DataGroup) -> Table:
     """List every comparison between some rows with its exact test."""
     names = {row.job: row.name for row in rows}  # the baseline is the job None; twins count once
     shown = findings.among(list(AGAINST), list(names))
@@ -100,9 +100,7 @@ def finding_table(rows: Sequence[Comparison], findings: Findings, data: DataReco
     others = " or, of the others, for all of their kind in this report, over all data sets"
     others = f"{others} ({family})" if family else ""
     primary = findings.family.get(PRIMARY, 0)
-    means, drawn = "mean accuracies", ", stratified by class"
-    if data.multilabel:
-        means, drawn = f"mean {data.measure}", ""
+    drawn = "" if group.data.multilabel else ", stratified by class"
     loose = (
         " Some jobs did not keep the baseline's predictions. Their intervals are unpaired and"
         " wider, and p (≤) is the largest that the two accuracies allow."
@@ -113,11 +111,10 @@ def finding_table(rows: Sequence[Comparison], findings: Findings, data: DataReco
         Column("What", lambda row: names[row.what]),
         Column("Against", lambda row: AGAINST[row.kind]),
         *test_columns("Rows it has right more often", "Rows the other has"),
-        note=f"The difference is that of the {means} over seeds, with a 95 % paired bootstrap"
-        f" interval{drawn}. p: exact two-sided sign-flip test of the same difference"
-        " (McNemar's test where each has one seed), on the rows that one of the two has right"
-        f" more often. p (Holm): corrected for the {plural(primary, 'comparison')} that answer"
-        f" the questions of this data set (in bold type){others}. ▲ better, ▼ worse: p (Holm)"
+        note=f"The difference is that of the mean {group.measure} over seeds, with a 95 % paired"
+        f" bootstrap interval{drawn}. p: two-sided {test_words(group.judge.metric)}. p (Holm):"
+        f" corrected for the {plural(primary, 'comparison')} that answer the questions of this data"
+        f" set (in bold type){others}. ▲ better, ▼ worse: p (Holm)"
         " below 0.05. △ probably better, ▽ probably worse: only p is. Without a mark it cannot"
         f" be told; a difference of “would show” is found four times out of five.{loose}",
         mark=lambda row: "chosen" if row.family == PRIMARY else "",

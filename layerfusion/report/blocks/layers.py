@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from layerfusion.findings.compare import accuracy, best_on_test
+from layerfusion.findings.compare import best_on_test, score_ends
 from layerfusion.findings.curves import best_probe, layer_key, probe_lines, used_layers
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.names import layer_name, single_name
@@ -20,7 +20,7 @@ from layerfusion.report.table import Column, Table
 def layer_block(group: DataGroup, findings: Findings) -> Block:
     """Show the accuracy of every single layer against its depth, and as a table."""
     title = "Which layer carries the signal"
-    probes, measure = _probe_parts(group), group.data.measure
+    probes, measure = _probe_parts(group), group.measure
     if not group.curves:
         return Block(title, ("No layer was run alone, and no selection probed the layers.",))
     table = Folded((layer_table(group),))
@@ -29,7 +29,7 @@ def layer_block(group: DataGroup, findings: Findings) -> Block:
         return Block(title, (_best_probe(group), *probes, table))
     chosen = "; ".join(
         f"{curve.label}: layer {curve.best.layer.layer} chosen,"
-        f" {percent(accuracy(curve.best)[0])} on test"
+        f" {percent(score_ends(curve.best)[0])} on test"
         for curve in group.curves
     )
     figure = drawing(
@@ -54,9 +54,10 @@ def _best_probe(group: DataGroup) -> str | None:
     curve, best = found
     last = curve.points[-1]
     pooled = f" ({best.pooling})" if len({x.pooling for x in group.model_probes}) > 1 else ""
+    by = f" by {group.data.measure}" * (group.measure != group.data.measure)
     words = (
-        f"Of single layers, {layer_name(best.layer)} of {best.backbone}{pooled} has the best probe:"
-        f" {percent(best.accuracy)} {bracket(best)} on {curve.judged_on}"
+        f"Of single layers, {layer_name(best.layer)} of {best.backbone}{pooled} has the best probe"
+        f"{by}: {percent(best.accuracy)} {bracket(best)} on {curve.judged_on}"
     )
     if last is best or last.depth < 1:
         return f"{words}."
@@ -70,13 +71,13 @@ def _hindsight(group: DataGroup) -> str | None:
         return None
     found = (
         f"{capital(group.judge.chooses)} {single_name(group, chosen)}, with"
-        f" {percent(chosen.accuracy.mean)} {bracket(chosen.accuracy)} on test."
+        f" {percent(chosen.score.mean)} {bracket(chosen.score)} on test."
     )
-    if best.accuracy.mean <= chosen.accuracy.mean:
+    if best.score.mean <= chosen.score.mean:
         return f"{found} Hindsight agrees: no single layer does better on test."
     return (
         f"{found} In hindsight {single_name(group, best)} has the highest test"
-        f" {group.data.measure}, {percent(best.accuracy.mean)}; a figure picked on test is too"
+        f" {group.measure}, {percent(best.score.mean)}; a figure picked on test is too"
         " high, and nobody could have chosen it."
     )
 
@@ -94,7 +95,7 @@ def _probe_parts(group: DataGroup) -> tuple[Drawing | Folded, ...]:
         Column("Layer", lambda one: one.layer, NAME),
         Column("Pooling", lambda one: one.pooling),
         Column("Depth", lambda one: one.depth, decimals(2), later=True),
-        Column(titled("Held out", group.data), lambda x: (x.accuracy, x.low, x.high), PERCENT),
+        Column(titled("Held out", measure), lambda x: (x.accuracy, x.low, x.high), PERCENT),
         Column("Log-loss", lambda one: one.log_loss, decimals(3), later=True),
         note=f"Judged on {judged}. Marked: the layers of the job that is used.",
         mark=lambda one: "chosen" if layer_key(one) in used else "",
@@ -116,7 +117,8 @@ def _probe_parts(group: DataGroup) -> tuple[Drawing | Folded, ...]:
 def layer_table(group: DataGroup) -> Table:
     """List every layer that was run alone, with its metrics."""
     entries = [(curve, job) for curve in group.curves for job in curve.points]
-    chosen_on = "Held out" if group.probed else group.judge.title
+    by_probe = "Held out", group.data.measure
+    chosen_by = by_probe if group.probed else (group.judge.title, group.measure)
     marked = (
         f"Held out: {group.data.measure} of the layer's probe on rows that it was not fitted on."
         " Marked: the layer whose probe is the best of its model."
@@ -125,13 +127,13 @@ def layer_table(group: DataGroup) -> Table:
         f" layer that {group.judge.chooses} for its model."
     )
     return Table(
-        f"{capital(group.data.measure)} by layer",
+        f"{capital(group.measure)} by layer",
         entries,
         Column("Model", lambda entry: entry[0].label),
         Column("Layer", lambda entry: entry[1].layer.layer, NAME),
         Column("Depth", lambda entry: entry[1].layer.depth, decimals(2), later=True),
-        Column(titled(chosen_on, group.data), lambda x: x[1].choosing["accuracy"], PERCENT),
-        *metric_columns(lambda entry: entry[1].record.test, group.data),
+        Column(titled(*chosen_by), lambda x: x[1].choosing_score, PERCENT),
+        *metric_columns(lambda entry: entry[1].record.test, group.jobs[0]),
         note=f"{marked} Layer 0 is what enters the first block, norm the output of the model's"
         " final norm.",
         mark=lambda entry: "chosen" if entry[1] is entry[0].best else "",

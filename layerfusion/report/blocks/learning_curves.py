@@ -152,7 +152,7 @@ def _outlook_sentence(line: LearningLine, curve: LearningCurve) -> str:
     return (
         f"Each doubling of the labels has avoided {percent(found.law.cut.mean)} of the errors of"
         f" {line.short}. If that goes on, {COUNT(2 * found.rows)} {curve.size_words} would give"
-        f" {percent(twice.mean)} {bracket(twice)}, {POINTS(twice.mean - found.accuracy)} points."
+        f" {percent(twice.mean)} {bracket(twice)}, {POINTS(twice.mean - found.score)} points."
     )
 
 
@@ -163,7 +163,7 @@ def _outlook_table(found: Mapping[LearningLine, Outlook], curve: LearningCurve) 
         tuple(found.items()),
         Column("Models", lambda x: x[0].name),
         Column(capital(size), lambda x: x[1].rows, COUNT, later=True),
-        Column(titled("Test", curve.data), lambda x: x[1].accuracy, PERCENT, later=True),
+        Column(titled("Test", curve.measure), lambda x: x[1].score, PERCENT, later=True),
         Column("Errors that a doubling avoids, %", lambda x: x[1].law.cut, PERCENT, later=True),
         Column("Test % with twice the rows", lambda x: x[1].doubled, PERCENT),
         Column(f"{capital(size)} for one point more", lambda x: x[1].rows_for_a_point, COUNT),
@@ -182,7 +182,7 @@ def _draw_table(found: Sequence[DrawFinding], curve: LearningCurve) -> Table:
     recipes, size = curve.recipes, curve.size_words
 
     def test(finding: DrawFinding, place: int) -> object:
-        return over_draws([pair[place].accuracy.mean for pair in finding.pairs])
+        return over_draws([pair[place].record.test[curve.metric].mean for pair in finding.pairs])
 
     return Table(
         f"Several models and one of them alone, by {size}",
@@ -191,9 +191,9 @@ def _draw_table(found: Sequence[DrawFinding], curve: LearningCurve) -> Table:
         Column("Layers, fusion", lambda x: recipes[x.identity.recipe]),
         Column(capital(size), lambda x: x.size, COUNT),
         Column("Draws", lambda x: x.difference.draws, COUNT, later=True),
-        Column(titled("Test", curve.data), lambda x: test(x, 0), PERCENT, later=True),
+        Column(titled("Test", curve.measure), lambda x: test(x, 0), PERCENT, later=True),
         Column("Alone, as chosen", lambda x: x.alone, later=True),
-        Column(titled("Its test", curve.data), lambda x: test(x, 1), PERCENT, later=True),
+        Column(titled("Its test", curve.measure), lambda x: test(x, 1), PERCENT, later=True),
         Column("Difference, points", lambda x: x.difference, POINTS),
         Column("p", lambda x: x.difference.p, P_VALUE, later=True),
         Column("p (Holm)", lambda x: x.adjusted, P_VALUE, later=True),

@@ -36,17 +36,17 @@ def count_block(group: DataGroup, findings: Findings) -> Block | None:
         return None
     most = max(steps[-1].models for steps in ways.values())
     text = " ".join(
-        capital(_sentence(name, steps, group.data.measure))
+        capital(_sentence(name, steps, group.measure))
         for name, steps in ways.items()
         if steps[-1].models == most
     )
     figure = drawing(
         f"{group.key}-model-counts",
-        lambda ax: plot_counts(ways, ax, group.data.measure),
-        alt=f"{group.label}: test {group.data.measure} and its standard deviation over seeds by"
+        lambda ax: plot_counts(ways, ax, group.measure),
+        alt=f"{group.label}: test {group.measure} and its standard deviation over seeds by"
         f" the number of models fused. {text}",
-        caption=f"Test {group.data.measure}, and its standard deviation over seeds, against the"
-        f" number of models. Dots: one subset of the models each. Lines: mean {group.data.measure}"
+        caption=f"Test {group.measure}, and its standard deviation over seeds, against the"
+        f" number of models. Dots: one subset of the models each. Lines: mean {group.measure}"
         " of the subsets, and root of their mean variance.",
     )
     return Block("Whether more models help", (text, figure, _table(ways, group)))
@@ -76,16 +76,16 @@ def _table(ways: dict[str, list[Step]], group: DataGroup) -> Table:
         return Cell(len(step.jobs), note=f"of {step.possible:,}")
 
     return Table(
-        f"{capital(group.data.measure)} by number of models",
+        f"{capital(group.measure)} by number of models",
         entries,
         Column("Layers, fusion", lambda e: e[0]),
         Column("Models", lambda e: e[1].models, COUNT),
         Column("Subsets run", lambda e: subsets(e[1]), COUNT, later=True),
         Column("Mean test %", lambda e: e[1].mean, PERCENT),
-        Column("Lowest %", lambda e: min(e[1].accuracies), PERCENT, later=True),
-        Column("Highest %", lambda e: max(e[1].accuracies), PERCENT, later=True),
-        Column(f"Chosen on {on} %", lambda e: best_chosen(e[1].jobs).accuracy.mean, PERCENT),
-        Column("Sd over subsets, points", lambda e: mean_sd(e[1].accuracies)[1], FINE, later=True),
+        Column("Lowest %", lambda e: min(e[1].scores), PERCENT, later=True),
+        Column("Highest %", lambda e: max(e[1].scores), PERCENT, later=True),
+        Column(f"Chosen on {on} %", lambda e: best_chosen(e[1].jobs).score.mean, PERCENT),
+        Column("Sd over subsets, points", lambda e: mean_sd(e[1].scores)[1], FINE, later=True),
         Column("Sd over seeds, points", lambda e: e[1].seed_sd, FINE),
         note="The sd over seeds is the root of the mean variance of the subsets. The sd over"
         " subsets falls by itself, as larger subsets share most of their models, so its fall says"
@@ -111,7 +111,7 @@ def plot_counts(ways: Mapping[str, Sequence[Step]], first: Axes, measure: str = 
         dots: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 4, "alpha": 0.55}
         line: dict[str, Any] = {"color": color, "linewidth": 1.8}
         for step in steps:
-            for ax, values in ((first, step.accuracies), (second, step.seed_sds)):
+            for ax, values in ((first, step.scores), (second, step.seed_sds)):
                 x = [step.models + shift] * len(values)
                 ax.plot(x, [100 * value for value in values], color=color, **dots)
         x = [step.models + shift for step in steps]

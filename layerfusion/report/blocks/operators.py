@@ -77,13 +77,13 @@ def _shown(
         f"{group.key}-operators-{number}",
         [ForestRow(names[x], y, MUTED if y.verdict == "open" else INK) for x, y in found.items()],
         "points against concat",
-        alt=f"{group.label}: {group.data.measure} of operators on the same layers against concat,"
+        alt=f"{group.label}: {group.measure} of operators on the same layers against concat,"
         " in points.",
-        caption=f"Test {group.data.measure} minus that of concat on the same layers"
+        caption=f"Test {group.measure} minus that of concat on the same layers"
         f" ({taken(jobs[0])}), with 95 % intervals over the same test rows.",
     )
     sizes = [job.record.cost.head_parameters for job in jobs]
-    accuracy, *others = metric_columns(lambda job: job.record.test, group.data)
+    accuracy, *others = metric_columns(lambda job: job.record.test, jobs[0])
     table = Table(
         f"Operators on {plural(jobs[0].sources, 'source')}: {taken(jobs[0])}",
         jobs,
@@ -95,7 +95,7 @@ def _shown(
         Column("Head parameters", lambda job: job.record.cost.head_parameters, COUNT, later=True),
         HEAD_FLOPS,
         TRAINING,
-        note=f"Sorted by test {group.data.measure}, which nobody can choose by. The heads have"
+        note=f"Sorted by test {group.measure}, which nobody can choose by. The heads have"
         f" {COUNT(min(sizes))} to {COUNT(max(sizes))} trained parameters. Against concat: {MARKS}"
         " Training is over all seeds.",
     )

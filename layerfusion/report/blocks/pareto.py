@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from layerfusion.findings.compare import accuracy, flops, front
+from layerfusion.findings.compare import flops, front, score_ends
 from layerfusion.findings.grouping import grouped
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
@@ -39,13 +39,13 @@ def pareto_block(group: DataGroup, findings: Findings) -> Block | None:
         return None
     best, names, judge = front(jobs), all_names(group), group.judge
     steps = worth_their_price(best)
-    shown = [f"{names[x]}, {GIGA(flops(x))} GFLOPs, {percent(accuracy(x)[0])}" for x in best]
+    shown = [f"{names[x]}, {GIGA(flops(x))} GFLOPs, {percent(score_ends(x)[0])}" for x in best]
     figure = drawing(
         f"{group.key}-cost",
         lambda ax: plot_cost(group, ax),
-        alt=f"{group.label}: test {group.data.measure} against operations a text. The front: "
+        alt=f"{group.label}: test {group.measure} against operations a text. The front: "
         + "; ".join(shown),
-        caption=f"Test {group.data.measure} against the operations that one text takes, on a"
+        caption=f"Test {group.measure} against the operations that one text takes, on a"
         " logarithmic scale. Small: every job, by model; stars: several models together. Ringed"
         f" and joined: the jobs that none beats on {judge.name} for the same operations or"
         " fewer, with 95 % intervals over test rows. Dashed: the baseline, which costs none."
@@ -53,22 +53,22 @@ def pareto_block(group: DataGroup, findings: Findings) -> Block | None:
         " out." * any(job.flops is None for job in group.jobs),
     )
     table = Table(
-        f"The front of {group.data.measure} against cost",
+        f"The front of {group.measure} against cost",
         best,
         Column("What", lambda job: names[job]),
         Column("GFLOPs a text", flops, GIGA),
         Column("Sources", lambda job: job.sources, COUNT, later=True),
-        Column(titled(judge.title, group.data), lambda job: job.choosing["accuracy"], PERCENT),
-        Column(titled("Test", group.data), lambda job: job.accuracy, PERCENT),
+        Column(titled(judge.title, group.measure), lambda job: job.choosing_score, PERCENT),
+        Column(titled("Test", group.measure), lambda job: job.score, PERCENT),
         Column("Over what is cheaper, points", steps.get, POINTS),
         *set_columns(lambda job: job.record.test),
         note=f"Cheapest first: each is better on {judge.name} than all that cost less, in"
-        f" {group.data.measure} or, on a tie, in log-loss. Over what is cheaper: on test, against"
+        f" {group.measure} or, on a tie, in log-loss. Over what is cheaper: on test, against"
         f" the dearest cheaper job that is worth its price, corrected for their number. {MARKS}",
         mark=lambda job: "chosen" if job not in steps or steps[job].verdict == "gain" else "",
     )
     words = _text(judge.name, steps, best[0], names)
-    return Block(f"What {group.data.measure} costs", (words, figure, table))
+    return Block(f"What {group.measure} costs", (words, figure, table))
 
 
 def _text(
@@ -90,7 +90,7 @@ def _text(
 
     said = [
         f"{len(steps) + 1} jobs are on the front: each is better on {judge} than all that cost"
-        f" less. The cheapest, {names[cheap]}, reaches {percent(accuracy(cheap)[0])} on test with"
+        f" less. The cheapest, {names[cheap]}, reaches {percent(score_ends(cheap)[0])} on test with"
         f" {GIGA(flops(cheap))} GFLOPs a text."
     ]
     worth = [job for job, one in steps.items() if one.verdict == "gain"]
@@ -108,9 +108,9 @@ def plot_cost(group: DataGroup, ax: Axes | None = None) -> Axes:
     names = len(models) + 1
     ax = new_axes(ax, 380.0 + LINE * -(-names // 5), 330.0 + LINE * -(-names // 2), grid="y")
     ax.set_xscale("log")
-    ax.set(xlabel="GFLOPs a text, logarithmic", ylabel=f"{group.data.measure} on test, %")
+    ax.set(xlabel="GFLOPs a text, logarithmic", ylabel=f"{group.measure} on test, %")
     number_log_axis(ax.xaxis, [flops(job) / 1e9 for job in jobs])
-    baseline = 100 * group.jobs[0].record.baseline.test["accuracy"]
+    baseline = 100 * group.jobs[0].baseline_score.mean
     ax.axhline(baseline, color=MUTED, linewidth=1.2, linestyle=DASHED, zorder=1)
 
     def look(job: FinishedJob) -> tuple[str, str, str]:
@@ -131,7 +131,7 @@ def plot_cost(group: DataGroup, ax: Axes | None = None) -> Axes:
     ax.plot(*zip(*map(_point, best), strict=True), color=INK, linewidth=1.1, zorder=3)
     for job in best:
         (x, y), (marker, color, _) = _point(job), look(job)
-        ends = [100 * end for end in accuracy(job)[1:]]
+        ends = [100 * end for end in score_ends(job)[1:]]
         ax.plot([x, x], ends, color=color, linewidth=1.6, zorder=3)
         together = marker == TOGETHER
         fill: dict[str, Any] = {"color": color, "markerfacecolor": color if together else PAPER}
@@ -139,11 +139,11 @@ def plot_cost(group: DataGroup, ax: Axes | None = None) -> Axes:
         ax.plot(x, y, marker=marker, markersize=11 if together else 8, zorder=4, **fill, **edge)
     names = all_names(group)
     for job in jobs:
-        right = cell_text(accuracy(job), PERCENT)
+        right = cell_text(score_ends(job), PERCENT)
         tell(ax, *_point(job), f"{names[job]}: {right} %, {GIGA(flops(job))} GFLOPs")
     legend(ax, columns=5, markerscale=1.3)
     return ax
 
 
 def _point(job: FinishedJob) -> tuple[float, float]:
-    return flops(job) / 1e9, 100 * accuracy(job)[0]
+    return flops(job) / 1e9, 100 * score_ends(job)[0]

@@ -11,9 +11,9 @@ from layerfusion.findings.grouping import grouped
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.identities import JobIdentity, by_identity, models_of, recipe_names, taken
 from layerfusion.findings.jobs import FinishedJob
+from layerfusion.findings.measures import test_name
 from layerfusion.findings.tests import Finding, Findings, Kind, same_system
 from layerfusion.records.format import capital, listing, plural
-from layerfusion.records.job import DataRecord
 from layerfusion.report.block import Block
 from layerfusion.report.blocks.fusion import test_columns
 from layerfusion.report.figures.axes import draw_cell, is_narrow, matrix_axes, new_axes
@@ -44,12 +44,12 @@ def pair_block(group: DataGroup, findings: Findings) -> Block | None:
         Column("Models", lambda x: found[x].name),
         Column("Layers, fusion", lambda x: recipes[found[x].recipe]),
         Column("Taken", lambda x: taken(x.what), later=True),
-        Column(titled("Test", group.data), lambda x: x.what.accuracy, PERCENT),
+        Column(titled("Test", group.measure), lambda x: x.what.score, PERCENT),
         Column(f"Alone, by {group.judge.name}", lambda x: models_of(x.against), later=True),
-        Column(titled("Its test", group.data), lambda x: x.against.accuracy, PERCENT, later=True),
+        Column(titled("Its test", group.measure), lambda x: x.against.score, PERCENT, later=True),
         *test_columns("Rows together has right more often", "Rows alone has"),
         note="Taken: the sources that the selection took. It leaves out a model that promises no"
-        f" gain.{_tested(findings, 'part', group.data)}",
+        f" gain.{_tested(findings, 'part', group)}",
     )
     return Block(
         "Whether a second model helps",
@@ -81,13 +81,13 @@ def _verdict(group: DataGroup, found: Mapping[Finding, JobIdentity]) -> str:
     return verdict(what, row, against)
 
 
-def _tested(findings: Findings, kind: Kind, data: DataRecord) -> str:
+def _tested(findings: Findings, kind: Kind, group: DataGroup) -> str:
     """Say in the note of a table how its findings were tested."""
     number = findings.family.get(kind, 0)
     return (
-        f" Paired differences of the mean {data.measure} over seeds; exact sign-flip test,"
-        f" corrected (Holm) for the {plural(number, 'different comparison')} of this kind in the"
-        " report."
+        f" Paired differences of the mean {group.measure} over seeds;"
+        f" {test_name(group.judge.metric)}, corrected (Holm) for the"
+        f" {plural(number, 'different comparison')} of this kind in the report."
     )
 
 
@@ -102,19 +102,19 @@ def _figure(
     cells = {}
     for identity, row in pairs.items():
         a, b = sorted(identity.models)
-        cells[models.index(b), models.index(a)] = known[identity].accuracy.mean, row
+        cells[models.index(b), models.index(a)] = known[identity].score.mean, row
     names, way = [model.label for model in models], next(iter(pairs)).way
-    accuracies = [known[way.on(model)].accuracy.mean for model in models]
+    accuracies = [known[way.on(model)].score.mean for model in models]
     title = way.way_name(recipe_names(known))
     return drawing(
         f"{group.key}-pairs-{number}",
         lambda ax: plot_pairs(names, accuracies, cells, ax),
-        alt=f"{group.label}, {title}: test {group.data.measure} of pairs of models. "
+        alt=f"{group.label}, {title}: test {group.measure} of pairs of models. "
         + "; ".join(
             f"{identity.name} {POINTS(row.difference.mean)}{row.mark}"
             for identity, row in pairs.items()
         ),
-        caption=f"{title}: test {group.data.measure} in %, on the diagonal of a model alone,"
+        caption=f"{title}: test {group.measure} in %, on the diagonal of a model alone,"
         " below it of a pair, with the difference in points to the one of the two that"
         f" {group.judge.chooses}. Blue: above it, orange: below it. ▲ ▼: better or worse,"
         " △ ▽: probably so.",
@@ -165,8 +165,8 @@ def lexical_block(group: DataGroup, findings: Findings) -> Block | None:
         f"{group.key}-lexical",
         rows,
         "points against the same without",
-        alt=f"{group.label}: what lexical sources add to the {group.data.measure}, in points.",
-        caption=f"Test {group.data.measure} with lexical sources minus that of the same job without"
+        alt=f"{group.label}: what lexical sources add to the {group.measure}, in points.",
+        caption=f"Test {group.measure} with lexical sources minus that of the same job without"
         " them, with 95 % intervals over the same test rows.",
     )
     table = Table(
@@ -175,11 +175,11 @@ def lexical_block(group: DataGroup, findings: Findings) -> Block | None:
         Column("Models", lambda row: models[row]),
         Column("Layers, fusion", lambda row: ways[row]),
         Column("Taken", lambda row: taken(row.what), later=True),
-        Column(titled("Without", group.data), lambda row: row.against.accuracy, PERCENT),
-        Column(titled("With", group.data), lambda row: row.what.accuracy, PERCENT),
+        Column(titled("Without", group.measure), lambda row: row.against.score, PERCENT),
+        Column(titled("With", group.measure), lambda row: row.what.score, PERCENT),
         *test_columns("Only with it right", "Only without it right"),
         note=f"Lexical sources: {listing(lexical)}. Taken: the sources that the selection took,"
-        f" which may leave lexical ones out.{_tested(findings, 'lexical', group.data)}",
+        f" which may leave lexical ones out.{_tested(findings, 'lexical', group)}",
     )
     return Block(
         "What the lexical sources add",

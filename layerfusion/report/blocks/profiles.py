@@ -250,7 +250,7 @@ def layer_table(profile: Profile) -> Table:
         *map(column, score_names(profile)),
         Column("GFLOPs a text", lambda layer: layer.flops_per_text, GFLOPS, later=True),
         Column("ms a text", lambda x: x.milliseconds_per_text, decimals(1), later=True),
-        Column(titled("Test", profile.dataset), lambda x: x.test, PERCENT, optional=True),
+        Column(titled("Test", profile.dataset.measure), lambda x: x.test, PERCENT, optional=True),
         note=f"Marked: the best held-out {profile.dataset.measure} of its model and pooling. ↓: low"
         " is good. Operations and milliseconds are those of the forward pass up to the layer. The"
         " milliseconds are estimated from the measured pass of the whole model.",

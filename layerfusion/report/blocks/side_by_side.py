@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from layerfusion.findings.choice import rule_words
+from layerfusion.findings.choice import metric_words, rule_words
 from layerfusion.findings.jobs import FinishedJob
-from layerfusion.findings.measures import SETS, drawn_words, measure_of
+from layerfusion.findings.measures import SETS, drawn_words, measure_of, tests_words
 from layerfusion.findings.names import all_names
 from layerfusion.findings.results import Results
 from layerfusion.findings.sweeps import (
@@ -23,7 +23,6 @@ from layerfusion.findings.sweeps import (
 )
 from layerfusion.findings.tests import same_system
 from layerfusion.records.format import capital, listing, plural
-from layerfusion.records.job import DataRecord
 from layerfusion.report.block import Block, Bullets, Folded, Part
 from layerfusion.report.figures.axes import row_axes
 from layerfusion.report.figures.canvas import drawing
@@ -51,20 +50,21 @@ def side_by_side_sections(sides: SideBySide) -> list[Block]:
         *(_data_section(sides, data) for data in sides.shared),
         Block("Who leads over the data sets", _leaders(sides), "leaderboard"),
         Block("What cannot be compared", (Bullets(tuple(_apart(sides))),), "apart"),
-        Block("What the figures mean", (Bullets((*_method(sides.data), *several)),), "method"),
+        Block("What the figures mean", (Bullets((*_method(sides), *several)),), "method"),
     )
     return list(filter(None, found))
 
 
-def _method(data: Sequence[DataRecord]) -> tuple[str, ...]:
+def _method(sides: SideBySide) -> tuple[str, ...]:
+    measure, metrics = measure_of(sides.shared), [one.metric for one in sides.shared]
     return (
-        f"Each sweep chooses by its own rows alone: {rule_words(measure_of(data))}. Test says"
-        " what the choice is worth.",
-        f"Differences are those of the mean {measure_of(data)} over seeds, on the same test rows,"
-        f" with a paired 95 % interval (bootstrap, {drawn_words(data)}) and the exact sign-flip"
-        " test. The comparisons of two sweeps on a data set are corrected together (Holm), and"
-        " the pairs of each leaderboard among themselves. Samples of a learning curve"
-        " (limit.per_class) are left out.",
+        f"Each sweep chooses by its own rows alone: {rule_words(measure_of(sides.chosen_by))}."
+        " Test says what the choice is worth.",
+        f"Differences are those of the mean {measure} over seeds, on the same test rows,"
+        f" with a paired 95 % interval (bootstrap, {drawn_words(sides.data)}) and"
+        f" {tests_words(metrics)}. The comparisons of two sweeps on a data set are corrected"
+        " together (Holm), and the pairs of each leaderboard among themselves. Samples of a"
+        " learning curve (limit.per_class) are left out.",
         "Better or worse: the test shows it at 5 % after the correction. Probably: only without it."
         " Cannot be told: not even so; then the difference is named that as many rows would show.",
         "A sweep that tried more jobs could choose among more: that is part of what it cost.",
@@ -84,7 +84,7 @@ def _overview(sides: SideBySide) -> list[Part | None]:
         ForestRow(f"{data.label}: {later} against {earlier}" if several else data.label, finding)
         for (data, later, earlier), finding in sides.findings.items()
     ]
-    measure = measure_of(sides.data)
+    measure = measure_of(sides.shared)
     what, ahead = "of the sweep named first against the other", "the sweep named first"
     if not several:
         earlier, ahead = sides.sweeps
@@ -101,7 +101,7 @@ def _overview(sides: SideBySide) -> list[Part | None]:
 
 def _answer_table(sides: SideBySide) -> Table:
     """List the accuracy and the cost of each choice, and its lead over that of the first sweep."""
-    names, measure = list(sides.sweeps), capital(measure_of(sides.data))
+    names, measure = list(sides.sweeps), capital(measure_of(sides.shared))
 
     def of(sweep: str, what: Callable[[FinishedJob], object]) -> Callable[[Shared], object]:
         return lambda data: what(data.chosen[sweep]) if sweep in data.groups else None
@@ -113,7 +113,7 @@ def _answer_table(sides: SideBySide) -> Table:
         f"{measure} and cost of what each sweep chose",
         sides.shared,
         Column("Data set", lambda data: data.label),
-        *(Column(f"{x} %", of(x, lambda job: job.accuracy.mean), PERCENT) for x in names),
+        *(Column(f"{x} %", of(x, lambda job: job.score.mean), PERCENT) for x in names),
         *(Column(f"{x} over {names[0]}, points", lead(x), POINTS) for x in names[1:]),
         *(
             Column(f"{x}, ms a text", of(x, lambda y: y.record.milliseconds_one), MS, later=True)
@@ -169,22 +169,25 @@ def _cost_words(job: FinishedJob, other: FinishedJob) -> str:
 
 
 def _choice_table(data: Shared, names: Mapping[str, str]) -> Table:
-    sweeps, record = {job: name for name, job in data.chosen.items()}, data.data
+    sweeps, measure = {job: name for name, job in data.chosen.items()}, data.measure
     judges = {name: group.judge for name, group in data.groups.items()}
     doubts = [f"{name}: chosen by {x.name}{x.reason}." for name, x in judges.items() if x.doubt]
 
     def chosen_by(job: FinishedJob) -> Cell:
-        return Cell.of(job.choosing["accuracy"], note=f"({judges[sweeps[job]].name})")
+        judge = judges[sweeps[job]]
+        own = metric_words(judge.metric, data.data)
+        measured = f", {own}" if own != measure else ""
+        return Cell.of(judge.figure(job.record), note=f"({judge.name}{measured})")
 
     return Table(
         f"What each sweep chose on {data.label}",
         list(sweeps),
         Column("Sweep", sweeps.get),
         Column("Use", lambda job: names[sweeps[job]]),
-        Column(titled("Chosen by", record), chosen_by, PERCENT),
-        Column(titled("Test", record), lambda job: job.accuracy, PERCENT),
+        Column(titled("Chosen by", measure), chosen_by, PERCENT),
+        Column(titled("Test", measure), lambda job: job.score, PERCENT),
         *set_columns(lambda job: job.record.test),
-        Column("Baseline %", lambda x: x.record.baseline.test["accuracy"], PERCENT, later=True),
+        Column("Baseline %", lambda job: job.baseline_score.mean, PERCENT, later=True),
         Column("ms a text", lambda job: job.record.milliseconds_one, MS, later=True),
         Column("GFLOPs a text", lambda job: job.flops, GFLOPS, later=True),
         Column("Head parameters", lambda job: job.record.cost.head_parameters, COUNT, later=True),
@@ -201,7 +204,7 @@ def _seed_table(data: Shared) -> Table:
         f"Whether other seeds would change the order on {data.label}",
         list(jobs),
         Column("Sweep", lambda name: name),
-        Column(titled("Test", data.data), lambda name: jobs[name].accuracy.mean, PERCENT),
+        Column(titled("Test", data.measure), lambda name: jobs[name].score.mean, PERCENT),
         Column("Seeds", lambda name: len(jobs[name].record.seeds), COUNT),
         Column("First %", dict(zip(jobs, shares, strict=True)).get, SHARE),
         note=f"How often each is first when its seeds are resampled; ties are shared. {ONE_SEED}",
@@ -266,11 +269,11 @@ def _board(
         order,
         Column(head, lambda one: names[one]),
         Column("Mean rank", lambda one: ranking.mean_ranks[one], decimals(2)),
-        Column("Mean test %", lambda one: float(board.accuracy[:, one].mean()), PERCENT),
+        Column("Mean test %", lambda one: float(board.scores[:, one].mean()), PERCENT),
         Column("Not told apart", clique),
         Column("First with other seeds %", lambda one: float(board.first[one]), SHARE),
         *(
-            Column(f"{data.label} %", lambda one, n=n: float(board.accuracy[n, one]), PERCENT)
+            Column(f"{data.label} %", lambda one, n=n: float(board.scores[n, one]), PERCENT)
             for n, data in enumerate(board.data)
         ),
         note=f"{note}Of each data set it is the largest sample. Those that share a number cannot be"
@@ -339,12 +342,12 @@ def _apart(sides: SideBySide) -> list[str]:
     for name, own in sides.alone.items():
         found = [
             f"{sweep} (fingerprint {group.data.fingerprint[:8]}, {COUNT(group.rows)} test rows,"
-            f" {percent(group.best.accuracy.mean)} by {all_names(group)[group.best]})"
+            f" {percent(group.best.score.mean)} by {all_names(group)[group.best]})"
             for sweep, group in own
         ]
         if len({sweep for sweep, _ in own}) > 1 or name in shared:
             lines.append(
-                f"{name} has other texts, splits or samples in {listing(found)}: accuracies on"
+                f"{name} has other texts, splits or samples in {listing(found)}: figures on"
                 " other rows cannot be compared. Run both with the same limit.* and dataset.*"
                 " settings."
             )

@@ -6,23 +6,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
-from layerfusion.findings.choice import close_words
+from layerfusion.config.job import ACCURACY
+from layerfusion.findings.choice import close_words, metric_words
 from layerfusion.findings.curves import answer_lines
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.learning import LearningCurve, LearningLine, over_draws
-from layerfusion.findings.measures import SETS
+from layerfusion.findings.measures import F1_KINDS, SETS, measure_of
 from layerfusion.findings.names import job_name, layer_name, single_name
 from layerfusion.findings.tests import Finding, Findings, last_layer
 from layerfusion.findings.usage import commands
-from layerfusion.records.format import every_layer, listing, plural
+from layerfusion.records.format import capital, every_layer, listing, plural
 from layerfusion.records.job import FEW_ROWS
 from layerfusion.report.blocks.learning_curves import curve_facts, curve_figure
 from layerfusion.report.figures.axes import NARROW
 from layerfusion.report.figures.canvas import Drawing, drawing
 from layerfusion.report.figures.layers import plot_answer_curve
 from layerfusion.report.format import COUNT, GFLOPS, PERCENT, POINTS, decimals
-from layerfusion.report.metrics import set_columns
+from layerfusion.report.metrics import set_columns, titled
 from layerfusion.report.sentences import MARKS, bracket, percent, told
 from layerfusion.report.table import Column, Table
 
@@ -56,8 +57,10 @@ class Card:
 def group_card(group: DataGroup, findings: Findings, learned: Learned | None = None) -> Card:
     """Answer for a data set; `learned` is the curve over its samples, where there are some."""
     best = group.best
-    words = f"{bracket(best.accuracy)} on {plural(group.rows, 'test row')}"
-    if group.data.multilabel:
+    words = f"{bracket(best.score)} on {plural(group.rows, 'test row')}"
+    if group.judge.metric != ACCURACY:
+        words = f"{group.measure} {words}"
+    elif group.data.multilabel:
         words = f"of the texts have all their labels right (exact match) {words}"
     samples = curve_facts(*learned) if learned else []
     costs = [("Cost of a text", cost_words(best)), ("Chosen", choice_words(group))]
@@ -65,8 +68,8 @@ def group_card(group: DataGroup, findings: Findings, learned: Learned | None = N
         group.label,
         sample_sentence(group),
         f"Use {_used(group)}",
-        (percent(best.accuracy.mean), words),
-        [*_f1_facts(best), *_gains(group, findings), *samples, *costs],
+        (percent(best.score.mean), words),
+        [*_other_facts(best), *_gains(group, findings), *samples, *costs],
         (curve_figure(*learned),) if learned else _layer_figure(group),
         every_layer(best.record),
         commands(best),
@@ -97,14 +100,13 @@ def _used(group: DataGroup) -> str:
 
 
 def _layer_figure(group: DataGroup) -> tuple[Drawing, ...]:
-    lines, judged = answer_lines(group)
+    lines, judged, measure = answer_lines(group)
     if not lines:
         return ()
     figure = drawing(
         f"{group.key}-answer",
         lambda ax: plot_answer_curve(group, ax),
-        alt=f"{group.label}: {group.data.measure} by depth of the layer ({judged}). Ringed:"
-        " what is used.",
+        alt=f"{group.label}: {measure} by depth of the layer ({judged}). Ringed: what is used.",
         wide=NARROW - 10,
     )
     return (figure,)
@@ -112,7 +114,7 @@ def _layer_figure(group: DataGroup) -> tuple[Drawing, ...]:
 
 def _gains(group: DataGroup, findings: Findings) -> list[tuple[str, str]]:
     """Say what the answer is worth against the simpler choices."""
-    best, baseline = group.best, group.jobs[0].record.baseline
+    best = group.best
     last, single, fused = last_layer(group), group.chosen, group.chosen_fusion
     found, compared = [], []
     if last is best:
@@ -120,12 +122,12 @@ def _gains(group: DataGroup, findings: Findings) -> list[tuple[str, str]]:
     elif last is not None:
         of = f" of {last.layer.backbone}" if len(group.models) > 1 else ""
         also = " (best alone)" if last is single and len(group.singles) > 1 else ""
-        compared.append((f"Against last layer{of}{also}", last.accuracy.mean, best, last, ""))
+        compared.append((f"Against last layer{of}{also}", last.score.mean, best, last, ""))
     if single and single not in (best, last):
-        compared.append(("Against best single layer", single.accuracy.mean, best, single, ""))
-    compared.append(("Against baseline", baseline.test["accuracy"], best, None, ""))
+        compared.append(("Against best single layer", single.score.mean, best, single, ""))
+    compared.append(("Against baseline", best.baseline_score.mean, best, None, ""))
     if single and fused and fused is not best:
-        compared.append(("Fused", fused.accuracy.mean, fused, single, "the layer alone"))
+        compared.append(("Fused", fused.score.mean, fused, single, "the layer alone"))
     for name, accuracy, job, against, than in compared:
         finding = findings.between(job, against)
         cheaper = _cheaper(job, against) if finding.verdict == "open" else ""
@@ -144,15 +146,16 @@ def _cheaper(job: FinishedJob, against: FinishedJob | None) -> str:
     return f"; {layer} takes {GFLOPS(cheap)} GFLOPs, this {GFLOPS(dear)}"
 
 
-def _f1_facts(job: FinishedJob) -> list[tuple[str, str]]:
-    """Give both F1 of a job on texts with several labels; nothing of others."""
-    facts = []
-    kinds = {"Micro": "over all labels of all texts", "Macro": "mean over the labels"}
+def _other_facts(job: FinishedJob) -> list[tuple[str, str]]:
+    """Give what the headline leaves out of accuracy and, of texts with several labels, both F1."""
+    facts, data = [], job.record.dataset
+    kinds = {ACCURACY: "", **(F1_KINDS if data.multilabel else {})}
     for name, what in kinds.items():
-        one = job.record.test.get(f"{name.lower()}_f1")
-        if one is not None and job.record.dataset.multilabel:
+        one = job.record.test.get(name)
+        if one is not None and name != job.metric:
             interval = "" if one.low is None else f" {bracket(one)}"
-            facts.append((f"{name}-F1", f"{percent(one.mean)}{interval}, {what}"))
+            title = capital(metric_words(name, data))
+            facts.append((title, f"{percent(one.mean)}{interval}{what}"))
     return facts
 
 
@@ -172,7 +175,7 @@ def answer_table(groups: Sequence[DataGroup], findings: Mapping[DataGroup, Findi
         list(of),
         Column("Data set", lambda job: of[job].label),
         Column("Use", lambda job: _used(of[job])),
-        Column("Test %", lambda job: job.accuracy, PERCENT),
+        Column(titled("Test", measure_of(groups)), lambda job: job.score, PERCENT),
         *set_columns(lambda job: job.record.test),
         Column("Over last layer, points", over_last, POINTS),
         Column("Over baseline, points", lambda job: over(job, None), POINTS, later=True),
@@ -204,12 +207,13 @@ def choice_words(group: DataGroup) -> str:
     """Say in a line by which rows the job was chosen, and whether they could choose at all."""
     if len(group.jobs) == 1:
         return "it is the only job here"
-    judge, found = group.judge, group.choosing_accuracies
-    words = f"on {judge.rows_words}, {percent(group.best.choosing['accuracy'].mean)}"
-    if not (close := close_words(found, judge.rows)):
-        return words
+    judge, found = group.judge, group.choosing_scores
+    words = f"on {judge.rows_words}, {percent(group.best.choosing_score.mean)}"
     few = ", too few to choose surely" if judge.rows < FEW_ROWS else ""
-    return f"{words}{few}: {close}"
+    if close := close_words(found, judge):
+        return f"{words}{few}: {close}"
+    # What is close is not known of an F1 on validation, but that so few rows say little is.
+    return words if judge.metric == ACCURACY or not judge.doubt else f"{words}{few}"
 
 
 def cost_words(job: FinishedJob) -> str:

@@ -133,10 +133,10 @@ def plot_job_layers(group: DataGroup, ax: Axes | None = None) -> Axes:
     models = {curve.backbone: curve for curve in group.curves}
     below = 60 + 17 * len(models)
     wide, narrow = 340 + below, 300 + below + axes.LINE * (len(group.curves) + 1)
-    ax = _depth_axes(ax, wide, narrow, group.data.measure)
+    ax = _depth_axes(ax, wide, narrow, group.measure)
     lines, colors, name = chosen_lines(group), model_colors(group.models), "TF-IDF baseline"
     ends = _draw_all(ax, lines, colors)
-    baseline = 100 * group.jobs[0].record.baseline.test["accuracy"]
+    baseline = 100 * group.jobs[0].baseline_score.mean
     ax.axhline(baseline, color=MUTED, linewidth=1.2, linestyle=DASHED, zorder=1.5, label=name)
     for number, (model, curve) in enumerate(models.items()):
         _draw_ruler(ax, curve, 48 + 17 * number, colors[model])
@@ -174,7 +174,7 @@ def plot_answer_curve(group: DataGroup, ax: Axes) -> None:
     Of several poolings it is the one with a layer that is used, or else the one that is best on
     validation or held-out rows. Test has no part in that.
     """
-    found, judged = answer_lines(group)
+    found, judged, measure = answer_lines(group)
     best: dict[str, Line] = {}
     for line in sorted(found, key=lambda one: (one.is_used, one.rank)):
         best[line.model] = replace(line, name=shortened(line.name, NAME_LETTERS), choosing=())
@@ -183,7 +183,8 @@ def plot_answer_curve(group: DataGroup, ax: Axes) -> None:
     _depth_axes(ax, 200, 180 + axes.LINE * math.ceil(len(lines) / columns))
     _draw_all(ax, lines, _colors(group))
     ax.set(xlabel="relative depth of the layer", ylabel="")
-    title = {"title": f"% right: {judged}", "title_fontsize": 11, "alignment": "left"}
+    what = "% right" if measure == group.data.measure else f"{measure}, %"
+    title = {"title": f"{what}: {judged}", "title_fontsize": 11, "alignment": "left"}
     axes.legend(ax, columns=columns, **title).get_title().set_color(MUTED)
 
 
