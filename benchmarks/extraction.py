@@ -75,7 +75,7 @@ def _products(backbone: Backbone, tokens: int) -> None:
     rows = {width: torch.randn(BATCH, width) for width in {x.shape[1] for x in matrices}}
     for _ in range(-(-tokens // BATCH)):
         for matrix in matrices:
-            rows[matrix.shape[1]] @ matrix.T
+            torch.mm(rows[matrix.shape[1]], matrix.T)
 
 
 def _extract(

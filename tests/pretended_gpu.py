@@ -132,10 +132,11 @@ def _move(module: nn.Module, there: bool) -> nn.Module:
         if isinstance(part, Metric):  # its states are no buffers
             part._device = GPU if there else torch.device("cpu")
             for name in part._defaults:
-                state = getattr(part, name)
+                state: Any = getattr(part, name)
                 kept = [x.to(part._device) for x in state] if isinstance(state, list) else None
                 setattr(part, name, state.to(part._device) if kept is None else kept)
-        for tensors in (part._parameters, part._buffers):
+        holders: Any = (part._parameters, part._buffers)
+        for tensors in holders:
             for name, x in tensors.items():
                 if x is None or on_gpu(x) == there:
                     continue
@@ -162,12 +163,12 @@ def _from_pretrained(load: Callable[..., Any]) -> Callable[..., Any]:
     return loaded
 
 
-def _flash_attention(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, *_: Any, **how: Any) -> Any:
-    """Compute what the kernel does, by the path for CPUs. Shapes: (tokens, heads, d)."""
-    states = (x.as_subclass(Tensor).transpose(0, 1)[None] for x in (q, k, v))
-    under_way: Any = SimpleNamespace(bounds=bounds.as_subclass(Tensor))
-    found = packing._confined(*states, under_way, _[4], how["scale"])
-    return (found[0].as_subclass(OnGpu),)
+def _flash_attention(*args: Any, scale: float | None) -> Any:
+    """Compute what the kernel does, by the path for CPUs. Shapes of q, k, v: (tokens, heads, d)."""
+    q, k, v = (x.as_subclass(Tensor).transpose(0, 1)[None] for x in args[:3])
+    under_way: Any = SimpleNamespace(bounds=args[3].as_subclass(Tensor))
+    causal = args[8]
+    return (packing._confined(q, k, v, under_way, causal, scale)[0].as_subclass(OnGpu),)
 
 
 def _bmm(a: Tensor, b: Tensor, out_dtype: torch.dtype | None = None) -> Tensor:
