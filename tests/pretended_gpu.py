@@ -133,8 +133,10 @@ def _move(module: nn.Module, there: bool) -> nn.Module:
             part._device = GPU if there else torch.device("cpu")
             for name in part._defaults:
                 state: Any = getattr(part, name)
-                kept = [x.to(part._device) for x in state] if isinstance(state, list) else None
-                setattr(part, name, state.to(part._device) if kept is None else kept)
+                if isinstance(state, list):
+                    setattr(part, name, [x.to(part._device) for x in state])
+                else:
+                    setattr(part, name, state.to(part._device))
         holders: Any = (part._parameters, part._buffers)
         for tensors in holders:
             for name, x in tensors.items():

@@ -50,9 +50,8 @@ def packed_budget(backbone: Backbone) -> int | None:
         return None
     weights = sum(backbone.shape.block_weights)
     by_work = PACKED_WORK / (2 * max(1, weights))
-    numbers = (
-        free_memory(backbone.device) / 4 / 2
-    )  # numbers of two bytes in a quarter of the free memory
+    quarter = free_memory(backbone.device) / 4
+    numbers = quarter / 2  # of two bytes each
     by_memory = numbers / (TOKEN_WIDTHS * backbone.shape.width)
     tokens = MOST_PACKED
     while tokens > LEAST_PACKED and tokens > min(by_work, by_memory):
