@@ -20,6 +20,7 @@ from layerfusion.report.ranking import ranking_lines
 from layerfusion.runs.honest import HONEST
 from layerfusion.statistics.f1 import f1_scores
 from tests.report.fabricate import amend, dataset, write_job
+from tests.report.fabricate_sets import LABELS, write_set_job
 
 FIGURES = {"2": (0.9, 0.5), "3": (0.8, 0.7), "4": (0.85, 0.6)}
 """Accuracy and macro-F1 of a layer on the rows that choose, which choose otherwise."""
@@ -134,7 +135,8 @@ def test_folds_of_older_records_have_no_f1_and_the_page_says_so(
     write_report(tmp_path, tmp_path / "page", title="page")
     page = (tmp_path / "page" / "report.md").read_text()
     assert (
-        f"{said} macro-F1 on folds of train (older records lack it; by_folds=true adds it)" in page
+        f"{said} macro-F1 on folds of train (older records lack it; by\\_folds=true adds it)"
+        in page
     )
 
 
@@ -171,3 +173,25 @@ def test_answers_follow_labels_that_another_job_numbers_otherwise(tmp_path: Path
     pq.write_table(table, path)
     (again,) = [one for one in load_groups(tmp_path)[0].jobs if one.record.layers[0].layer == "4"]
     assert f1_scores("macro_f1", again.target, again.preds) == pytest.approx(before)
+
+
+def test_texts_with_several_labels_are_compared_by_the_f1_that_was_asked_for(
+    tmp_path: Path,
+) -> None:
+    data = replace(
+        dataset(label_names=list(LABELS), multilabel=True),
+        rows={"train": 450, "validation": 300, "test": 200},
+    )
+    for layer, noise in (("2", 2.0), ("3", 1.5)):
+        settings = {"objective": "micro_f1"}
+        one = [("minilm", layer)]
+        record = write_set_job(tmp_path, data, one, noise, 0.5, settings=settings)
+        f1 = {"micro_f1": Estimate(0.5 + 0.1 * (layer == "2"), None)}
+        amend(tmp_path, record, validation={**record.validation, **f1})
+    group, card, facts = read(tmp_path)
+    assert (group.measure, group.best.layer.layer) == ("micro-F1", "2")
+    assert card.accuracy[1].startswith("micro-F1 [")
+    assert {"Exact match", "Macro-F1"} <= set(facts)
+    finding = find_all([group])[group].between(group.best, None)
+    base = group.best.record.baseline.test["micro_f1"]
+    assert finding.difference.mean == pytest.approx(group.best.score.mean - base, abs=1e-6)
