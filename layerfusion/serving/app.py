@@ -3,6 +3,7 @@
 # Annotations are evaluated here, since FastAPI reads those of functions inside a function.
 import asyncio
 import gc
+import json
 import logging
 import math
 import re
@@ -234,8 +235,10 @@ def make_app(
         response_model=MultilabelAnswer if classifier.multilabel else Answer,
         responses=refusals(400, 408, 413, 415, 422, 500, 503, 504),
     )
-    async def predict(body: Texts) -> Any:  # type: ignore[valid-type]
+    async def predict(request: Request, body: Texts) -> Any:  # type: ignore[valid-type]
         """Classify texts. Texts of requests that come at the same time pass the models together."""
+        if json.detect_encoding(await request.body()) not in ("utf-8", "utf-8-sig"):
+            return no_json(request)
         if state.batcher is None:
             return problem(503, "not_ready", "the models are being loaded", {"Retry-After": "1"})
         if not all(text.strip() for text in body.texts):

@@ -152,6 +152,7 @@ def test_a_server_of_vectors_that_is_down_is_no_fault_of_the_texts(
         ({"texts": ["unreadable"]}, 422, "not_classified"),
         (f'{{"texts": ["{SECRET}', 400, "no_json"),
         (b"\x80" + SECRET.encode(), 400, "no_json"),
+        ('{"texts": ["a good film"]}'.encode("utf-16"), 400, "no_json"),
         ({"texts": [SECRET * 200]}, 413, "too_large"),
     ],
     ids=str,
