@@ -413,7 +413,7 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         *,
         device: str = "auto",
         cache: str | Path | None = None,
-        models: Mapping[str, str] | None = None,
+        models: Mapping[str, str | Path] | None = None,
         modules: Sequence[str] = (),
         endpoints: Mapping[str, str] | None = None,
         tokens: Mapping[str, str] | None = None,

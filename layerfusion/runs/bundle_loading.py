@@ -49,7 +49,7 @@ def load_bundle(
     *,
     device: str = "auto",
     cache: str | Path | None = None,
-    models: Mapping[str, str] | None = None,
+    models: Mapping[str, str | Path] | None = None,
     modules: Sequence[str] = (),
     endpoints: Mapping[str, str] | None = None,
     tokens: Mapping[str, str] | None = None,
@@ -119,7 +119,7 @@ def load_bundle(
         if name not in about.models:
             raise unknown("model", name, about.models)
     for name, path in {**_moved_folders(config, about.models), **(models or {})}.items():
-        config.backbone[name] = config.backbone[name].moved_to(path)
+        config.backbone[name] = config.backbone[name].moved_to(str(path))
     unasked = let_ask(config, dict.fromkeys(x.backbone for x in layers), endpoints, tokens)
     config = replace(
         config,

@@ -192,7 +192,7 @@ def test_a_classifier_runs_the_pipeline_that_it_was_trained_with(
     assert main(predict) == 0
     found = pd.read_csv(tmp_path / "out.csv")[["p(neg)", "p(pos)"]]
     moved = shutil.copytree(root / "static", tmp_path / "moved")
-    classifier = lf.load(root / "job", models={"static": str(moved)}, device="cpu")
+    classifier = lf.load(root / "job", models={"static": moved}, device="cpu")
     np.testing.assert_allclose(found, classifier.predict_proba(texts), atol=1e-5)
     about = json.loads((moved / "config_sentence_transformers.json").read_text())
     about["default_prompt_name"] = None
