@@ -112,35 +112,62 @@ def hold_out_texts(
     return np.isin(first, unique[leaves])
 
 
-def keep_together(leaves: np.ndarray, labels: np.ndarray, texts: Sequence[str]) -> np.ndarray:
-    """Let all rows of a text leave train where the first of them does, and stay where it stays.
+def hold_out_together(
+    labels: np.ndarray, texts: Sequence[str], share: float, *, seed: int, purpose: str
+) -> np.ndarray:
+    """Choose rows as `hold_out` does, and let all rows of a text go where the first of them goes.
 
-    Other rows are left as they were drawn. Where a label would lose its last row of train, or the
-    last that lacks it, the texts with that label stay, as all of them do if none could leave.
+    So rows whose text is not repeated are those that `hold_out` chooses. A text with more rows than
+    are to leave stays, and so do texts without which a label would lose its last row of train, or
+    the last that lacks it. If no text leaves then, whole texts are drawn as by `hold_out_texts`;
+    where that finds none either, rows leave as they were drawn, and their texts are in both parts.
 
     Args:
-        leaves: true for the rows that were drawn by `hold_out`. Shape: (rows,), bool.
         labels: as for `strata`.
         texts: text of each row.
+        share: share of the rows that leave, between 0 and 1.
+        seed: draws the rows.
+        purpose: the split that they go to.
 
     Returns:
         True for the rows that leave. Shape: (rows,).
 
+    Raises:
+        UserError: as `hold_out`.
+
     Example:
-        >>> leaves = np.array([True, False, False, True, False])
-        >>> keep_together(leaves, np.array([0, 0, 0, 1, 1]), ["a", "b", "a", "c", "d"]).tolist()
-        [True, False, True, True, False]
+        >>> texts = ["a", "b", "a", "c", "c", "d"]
+        >>> leaves = hold_out_together(np.array([0, 0, 0, 1, 1, 1]), texts, 0.4, seed=0,
+        ...                            purpose="test")
+        >>> {text for text, left in zip(texts, leaves) if left} & {
+        ...     text for text, left in zip(texts, leaves) if not left}
+        set()
     """
+    leaves = hold_out(labels, share, seed=seed, purpose=purpose)
     first = first_rows(texts)
-    together = leaves[first]
+    fits = np.bincount(first)[first] <= leaves.sum()
+    together = _without_loss(leaves[first] & fits, leaves, labels, first)
+    if together.any():
+        return together
+    try:
+        drawn = hold_out_texts(labels, texts, share, seed=seed, purpose=purpose)
+    except UserError:  # each class has a single text
+        return leaves
+    together = _without_loss(drawn & fits, leaves, labels, first)
+    return together if together.any() else leaves
+
+
+def _without_loss(
+    together: np.ndarray, leaves: np.ndarray, labels: np.ndarray, first: np.ndarray
+) -> np.ndarray:
+    """Keep the texts without which train would lose what it has beside `leaves`: all (rows,)."""
     if labels.ndim == 1:
         lost = ~np.isin(labels, labels[~together]) & np.isin(labels, labels[~leaves])
     else:
         sides = np.concatenate([labels, ~labels], axis=1)
         gone = sides[~leaves].any(axis=0) & ~sides[~together].any(axis=0)
         lost = sides[:, gone].any(axis=1)
-    together &= ~np.isin(first, first[lost])
-    return together if together.any() else leaves
+    return together & ~np.isin(first, first[lost])
 
 
 def first_rows(texts: Sequence[str]) -> np.ndarray:

@@ -11,8 +11,7 @@ from layerfusion.config.job import DatasetConfig, LimitConfig
 from layerfusion.errors import UserError
 from layerfusion.texts.sampling import (
     fewest,
-    hold_out,
-    keep_together,
+    hold_out_together,
     sample,
     sample_classes,
 )
@@ -151,9 +150,8 @@ def _leaves(
 
 def _held_out(train: Split, ranks: np.ndarray, config: DatasetConfig, purpose: str) -> np.ndarray:
     """Draw the rows that leave train, all rows of a text together. Shape: (rows,), bool."""
-    labels = train.ordered(ranks)
-    leaves = hold_out(labels, _share(config, purpose), seed=config.split_seed, purpose=purpose)
-    return keep_together(leaves, labels, train.texts)
+    labels, share = train.ordered(ranks), _share(config, purpose)
+    return hold_out_together(labels, train.texts, share, seed=config.split_seed, purpose=purpose)
 
 
 def _share(config: DatasetConfig, purpose: str) -> float:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerfusion.errors import UserError
-from layerfusion.texts.sampling import allocate, hold_out, keep_together, sample
+from layerfusion.texts.sampling import allocate, hold_out, hold_out_together, sample
 
 counts_lists = st.lists(st.integers(1, 60), min_size=2, max_size=12)
 shares = st.floats(0.01, 0.99)
@@ -61,9 +61,14 @@ def test_exact_proportions_are_kept() -> None:
     assert np.bincount(labels[leaves]).tolist() == [10, 5, 1]
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=8), seeds, st.booleans())
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=8),
+    shares,
+    seeds,
+    st.booleans(),
+)
 def test_rows_of_a_text_stay_together(
-    rows: list[tuple[int, int]], seed: int, several: bool
+    rows: list[tuple[int, int]], share: float, seed: int, several: bool
 ) -> None:
     labels = np.unique([label for label, _ in rows], return_inverse=True)[1]
     if len(labels) == len(set(labels.tolist())):
@@ -71,17 +76,43 @@ def test_rows_of_a_text_stay_together(
     if several:
         labels = np.eye(labels.max() + 1, dtype=bool)[labels]
     texts = [str(text) for _, text in rows]
-    leaves = hold_out(labels, 0.4, seed=seed, purpose="test")
-    together = keep_together(leaves, labels, texts)
+    drawn = hold_out(labels, share, seed=seed, purpose="test")
+    leaves = hold_out_together(labels, texts, share, seed=seed, purpose="test")
     seen = labels if labels.ndim == 2 else np.eye(labels.max() + 1, dtype=bool)[labels]
-    assert seen[~together].any(axis=0).all()
-    assert together.any()
-    shared = {texts[row] for row in np.flatnonzero(together)} & {
-        texts[row] for row in np.flatnonzero(~together)
+    assert seen[~leaves].any(axis=0).all()
+    assert leaves.any()
+    both = {texts[row] for row in np.flatnonzero(leaves)} & {
+        texts[row] for row in np.flatnonzero(~leaves)
     }
-    assert not shared or np.array_equal(together, leaves)
-    alone = np.array([texts.count(text) == 1 for text in texts])
-    assert not (together & ~leaves & alone).any()
+    assert not both or np.array_equal(leaves, drawn)
+
+
+@pytest.mark.parametrize(("texts", "rows"), [(6, 20), (10, 100), (10, 3), (20, 5)])
+def test_few_texts_of_many_rows_are_divided_too(texts: int, rows: int) -> None:
+    """Also where no first row of a text was drawn."""
+    names, labels = [str(n % texts) for n in range(texts * rows)], np.arange(texts * rows) % 2
+    for seed in range(100):
+        leaves = hold_out_together(labels, names, 0.2, seed=seed, purpose="test")
+        left = {names[row] for row in np.flatnonzero(leaves)}
+        assert left
+        assert not left & {names[row] for row in np.flatnonzero(~leaves)}
+        assert len(set(labels[~leaves].tolist())) == 2
+
+
+def test_a_text_of_more_rows_than_leave_stays() -> None:
+    names = ["again"] * 600 + [str(n) for n in range(400)]
+    labels = np.arange(1000) % 2
+    for seed in range(20):
+        leaves = hold_out_together(labels, names, 0.2, seed=seed, purpose="test")
+        assert 50 <= leaves.sum() <= 110
+        assert not leaves[:600].any()
+
+
+def test_rows_without_repeats_leave_as_they_were_drawn() -> None:
+    labels, names = np.arange(300) % 3, [str(n) for n in range(297)] + ["7", "8", "9"]
+    drawn = hold_out(labels, 0.3, seed=1, purpose="test")
+    leaves = hold_out_together(labels, names, 0.3, seed=1, purpose="test")
+    assert np.array_equal(drawn[10:297], leaves[10:297])
 
 
 def test_seed_and_purpose_change_the_draw() -> None:
