@@ -16,8 +16,11 @@ from layerfusion.errors import UserError
 from layerfusion.statistics.answers import right_rows
 from layerfusion.statistics.significance import PairedTest
 
-RESAMPLES = 10_000
-"""Random exchanges of answers; no p-value is below 1 / (RESAMPLES + 1)."""
+RESAMPLES, LEAST_RESAMPLES = 10_000, 1_000
+"""Random exchanges of answers, and how many there are where each takes long; no p-value is below
+1 / (RESAMPLES + 1)."""
+_WORK = 6e10
+"""Multiplications, some seconds, up to which there are as many exchanges as were asked for."""
 _CELLS = 4_000_000
 """Most numbers that are drawn at a time: 32 MB."""
 
@@ -79,7 +82,8 @@ def exchanged(
         a: answers of a system. Shape: (seeds, rows), or (seeds, rows, labels).
         b: those of the other one, which may have another number of seeds.
         target: labels. Shape: (rows,), or (rows, labels).
-        resamples: number of random exchanges.
+        resamples: number of random exchanges; fewer, but `LEAST_RESAMPLES`, for many classes, rows
+            and seeds.
         seed: seed of the exchanges.
 
     Raises:
@@ -102,25 +106,32 @@ def exchanged(
     packed = np.packbits(np.moveaxis(rows, 1, 0).reshape(rows.shape[1], -1), axis=1)
     _, first, sizes = np.unique(packed, axis=0, return_index=True, return_counts=True)
     has_first = rows[0, first]
+    # What an exchange adds to the answers of the first, and takes from those of the second. Counts
+    # of rows are exact in float32.
     kinds = [
-        (rows[1 + seeds + n, first].astype(float) - rows[1 + n, first]) for n in range(seeds)
-    ]  # what an exchange adds to the answers of the first, and takes from those of the second
+        rows[1 + seeds + n, first].astype(np.float32) - rows[1 + n, first] for n in range(seeds)
+    ]
+    tallies = [
+        [(2.0 * (whose & has).sum(axis=0), whose.sum(axis=0) + occurs) for whose in pair]
+        for pair in zip(ones, others, strict=True)
+    ]
+    work = 4 * seeds * len(sizes) * len(occurs)
+    resamples = max(min(resamples, LEAST_RESAMPLES), min(resamples, int(_WORK / work)))
 
     def difference(drawn: np.ndarray) -> np.ndarray:
         found = np.zeros(len(drawn))
-        for one, other, kind in zip(ones, others, kinds, strict=True):
+        for kind, pair in zip(kinds, tallies, strict=True):
             said, hits = drawn @ kind, drawn @ (kind * has_first)
-            for sign, whose in ((1, one), (-1, other)):
-                two = 2 * ((whose & has).sum(axis=0) + sign * hits)
-                found += sign * _f1(metric, two, whose.sum(axis=0) + occurs + sign * said)
+            for sign, (two, counts) in zip((1, -1), pair, strict=True):
+                found += sign * _f1(metric, two + sign * 2.0 * hits, counts + sign * said)
         return found / seeds
 
-    far = abs(float(difference(np.zeros((1, len(sizes))))[0])) - 1e-12
+    far = abs(float(difference(np.zeros((1, len(sizes)), np.float32))[0])) - 1e-12
     rng, as_far = np.random.default_rng(seed), 0
     chunk = max(1, _CELLS // (len(sizes) + 4 * len(occurs)))
     for start in range(0, resamples, chunk):
         many = min(chunk, resamples - start)
-        drawn = rng.binomial(sizes, 0.5, size=(many, len(sizes))).astype(float)
+        drawn = rng.binomial(sizes, 0.5, size=(many, len(sizes))).astype(np.float32)
         as_far += int((np.abs(difference(drawn)) >= far).sum())
     return PairedTest(better, worse, (1 + as_far) / (1 + resamples))
 
