@@ -26,7 +26,7 @@ def main() -> None:
     """Fit on all of train, and measure accuracy on the first 1,500 rows of test."""
     options = parser(__doc__)
     options.add_argument("words", nargs="*", help="a data set, C, and settings KEY=VALUE")
-    asked = options.parse_args()
+    asked = options.parse_intermixed_args()
     plain = [word for word in asked.words if "=" not in word]
     more = [word for word in asked.words if "=" in word]
     dataset, c = plain[0] if plain else "rotten_tomatoes", float(plain[1]) if plain[1:] else 1.0

@@ -33,7 +33,7 @@ def run(
         main(["train", *words, f"paths.outputs={folder}/warm"])  # downloads, extraction, imports
         for repeat in range(repeats):
             figures.append(_sweep([*words, f"paths.outputs={folder}/{repeat}"], jobs))
-    title = f"sweep: {jobs} jobs in one process"
+    title = f"sweep: {jobs} jobs of {' '.join(data)} in one process"
     each, training = ([one[n] for one in figures] for n in range(2))
     print(f"{title}, seconds a job")
     print(f"  in all: {spread(each)}")
@@ -60,5 +60,5 @@ if __name__ == "__main__":
     options = parser(__doc__)
     options.add_argument("words", nargs="*", help="settings KEY=VALUE of the jobs")
     options.add_argument("--jobs", type=int, default=JOBS)
-    asked = options.parse_args()
+    asked = options.parse_intermixed_args()
     run(asked.jobs, asked.words or DATA, asked.repeats, asked.json)

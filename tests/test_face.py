@@ -92,7 +92,7 @@ def test_an_experiment_is_what_it_is_on_the_command_line(
             list(expected.pooling),
             list(expected.lexical),
         )
-    plain: Any = lf.train(file, "minilm", cache=cache).record
+    plain: Any = lf.train(file, "minilm", cache=cache, experiment=None, config_dir=None).record
     assert (plain.fusion.name, plain.layers.name, [*plain.pooling], [*plain.lexical]) == (
         "gated",
         "adaptive",

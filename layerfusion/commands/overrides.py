@@ -70,10 +70,13 @@ def config_of(
     keys = dict(settings)
     if dataset is NO_DATASET:
         _refuse_of_jobs(keys)
+    for name in ("experiment", "config_dir"):
+        if keys.get(name, True) is None:
+            del keys[name]
     for given in (keys, groups):
         for name in [name for name in USUAL if name in given and given[name] is None]:
             del given[name]
-            if keys.get("experiment") is None:
+            if "experiment" not in keys:
                 given[name] = USUAL[name]
     cache = Path(keys.pop("cache", None) or keys.pop("paths.cache", None) or "outputs/cache")
     folders = [Path(folder) for folder in listed("config_dir", keys.pop("config_dir", ()))]

@@ -44,6 +44,8 @@ SHARD_BYTES = 128 * 2**20
 """Bytes of vectors in memory after which a shard of a GPU is closed."""
 LAST_BYTES = SHARD_BYTES // 4
 """The same once the last wave is read."""
+POOLED_BYTES = 4 * SHARD_BYTES
+"""Bytes of the pooled vectors of a batch, in float32, beside which a GPU still has room."""
 SHARD_SECONDS = 5.0
 """Seconds after which a shard of a GPU is closed."""
 STRETCH_TEXTS, STRETCH_CHARACTERS = 65_536, 2**26
@@ -198,9 +200,9 @@ def extract(
             def token_groups() -> Iterator[list[TokenizedText]]:
                 turns = map(items_of, chain([first], waves))
                 if gpu:
-                    groups = _batches_of_texts(
-                        chain.from_iterable(turns), backbone, options, budget
-                    )
+                    items = chain.from_iterable(turns)
+                    most = _most_texts(backbone, layers, options)
+                    groups = _batches_of_texts(items, backbone, options, budget, most)
                 else:
                     groups = chain.from_iterable(
                         cut_shards(items, options, cost=lambda item: item.tokens.cost)
@@ -374,15 +376,27 @@ def cut_shards(
         yield shard
 
 
+def _most_texts(
+    backbone: Backbone, layers: Mapping[str, Sequence[str]], options: ExtractConfig
+) -> int:
+    """Return the most texts of a batch for a GPU, whose vectors have to fit beside the pass."""
+    vectors = sum(map(len, layers.values()))
+    of_a_text = 4 * backbone.shape.width * max(1, vectors)  # float32, before they are rounded
+    return max(1, min(shard_texts(options, gpu=True), POOLED_BYTES // of_a_text))
+
+
 def _batches_of_texts(
-    items: Iterable[_Item], backbone: Backbone, options: ExtractConfig, budget: TokenBudget
+    items: Iterable[_Item],
+    backbone: Backbone,
+    options: ExtractConfig,
+    budget: TokenBudget,
+    most: int,
 ) -> Iterator[list[_Item]]:
     """Cut the texts of all waves into batches for a GPU. A shard consists of whole batches.
 
     A batch begins where the one before it ends and depends on no earlier text, so that a job that
     resumes after an interruption forms the same batches.
     """
-    most = options.shard_texts or sys.maxsize
     batch: list[_Item] = []
     windows = tokens = longest = 0
     for item in items:

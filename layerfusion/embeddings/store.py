@@ -136,6 +136,14 @@ class EmbeddingStore:
         remove_leftovers(self.folder)
         self.refresh()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the lock to this process."""
+        return {key: value for key, value in vars(self).items() if key != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state of another store, with a lock of one's own."""
+        vars(self).update(state, _lock=threading.RLock())
+
     def refresh(self) -> None:
         """Add the shards that this or another writer has finished since the last look."""
         begun = time.monotonic()

@@ -476,7 +476,7 @@ def standard_error(values: Tensor, text_of: Tensor | None = None) -> float:
         text_of: number of the row's text, where rows may repeat one (a weight, or a text with two
             classes): these are a cluster, which counts once. None if all differ. Shape: (rows,).
     """
-    if text_of is not None:
+    if text_of is not None and len(values):
         of_row = text_of.unique(return_inverse=True)[1]
         texts = int(of_row.max()) + 1
         if texts < len(values):

@@ -272,7 +272,7 @@ def _value(evaluation: Evaluation) -> str:
         weighted = "" if evaluation.row_weights is None else ", all classes alike"
         return f"log-loss {evaluation.cost:.4f}{weighted}"
     name = {ACCURACY: "accuracy", MACRO_F1: "macro-F1", MICRO_F1: "micro-F1"}[evaluation.objective]
-    alike = evaluation.row_weights is not None and evaluation.objective == ACCURACY
+    alike = evaluation.row_weights is not None and evaluation.objective != MACRO_F1
     return f"{'balanced ' if alike else ''}{name} {1 - evaluation.cost:.1%}"
 
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import copy
 import errno
 import hashlib
 import json
 import logging
 import os
+import pickle
 import shutil
 from functools import partial
 from pathlib import Path
@@ -204,6 +206,15 @@ def test_texts_are_looked_up_while_another_thread_adds_shards(
     assert store.missing(hashes(["known", "new"]), ["0"]).tolist() == [False, True]
     writers[0].join()
     assert not store.missing(hashes(["known", "new"]), ["0"]).any()
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda store: pickle.loads(pickle.dumps(store))])
+def test_a_store_is_copied_and_goes_to_another_process(tmp_path: Path, copied: Any) -> None:
+    store = EmbeddingStore(tmp_path, spec_of())
+    fill(store, ["a"], ["0"])
+    again = copied(store)
+    fill(again, ["bb"], ["0"])
+    assert again.read(hashes(["a", "bb"]), ["0"])["0"].shape == (2, 2)
 
 
 def test_verify_finds_and_removes_a_damaged_shard(
