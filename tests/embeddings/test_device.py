@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -486,3 +487,14 @@ def test_probes_on_a_gpu_say_what_those_on_the_cpu_say(num_classes: int) -> None
     expected = fit_probes(layers, labels, [1.0] * 3, num_classes=num_classes)
     for one, other in zip(fitted, expected, strict=True):
         torch.testing.assert_close(one.weight, other.weight, rtol=1e-2, atol=1e-2)
+
+
+def test_a_batch_has_as_many_texts_as_their_vectors_have_room() -> None:
+    """Short texts of a wide and deep model: their tokens are few, and their vectors are not."""
+    layers = {"mean": [str(n) for n in range(33)], "last": ["32"]}
+    wide: Any = SimpleNamespace(shape=SimpleNamespace(width=4096))
+    narrow: Any = SimpleNamespace(shape=SimpleNamespace(width=384))
+    most = extract_module._most_texts(wide, layers, ExtractConfig())
+    assert most * 34 * 4096 * 4 <= extract_module.POOLED_BYTES < (most + 1) * 34 * 4096 * 4
+    assert extract_module._most_texts(narrow, {"mean": ["6"]}, ExtractConfig()) == 16_384
+    assert extract_module._most_texts(narrow, layers, ExtractConfig(shard_texts=20)) == 20
