@@ -106,7 +106,7 @@ class Evaluation:
     def _costs(self, rows: Tensor) -> Tensor:
         """Return what each of some rows adds to the cost. Shape: (rows chosen,), float64."""
         found = costs(self.objective, self.log_probs[rows], self.target[rows])
-        if self.row_weights is None or self.objective == MACRO_F1:  # it has weighed them already
+        if self.row_weights is None or self.objective == MACRO_F1:  # classes count alike in it
             return found
         return found * self.row_weights[rows]
 

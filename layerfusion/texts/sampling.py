@@ -160,7 +160,14 @@ def hold_out_together(
 def _without_loss(
     together: np.ndarray, leaves: np.ndarray, labels: np.ndarray, first: np.ndarray
 ) -> np.ndarray:
-    """Keep the texts without which train would lose what it has beside `leaves`: all (rows,)."""
+    """Let texts stay without which train would lose a label that it keeps where `leaves` go.
+
+    Args:
+        together: true for the rows that are to leave, whole texts. Shape: (rows,), bool.
+        leaves: true for the rows that were drawn one by one. Shape: (rows,), bool.
+        labels: as for `strata`.
+        first: the first row with the text of each row. Shape: (rows,).
+    """
     if labels.ndim == 1:
         lost = ~np.isin(labels, labels[~together]) & np.isin(labels, labels[~leaves])
     else:
