@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -141,22 +141,14 @@ class FusionClassifier(FusionHead, LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int = 0) -> None:
         """Gather a batch of validation for the epoch's metrics and mean gates."""
-        gates = self._evaluate(batch, "val", self.val_metrics)
-        if gates is not None:
-            self._gate_sum = self._gate_sum.to(gates.device) + gates.sum(dim=0)
-            self._gate_rows += len(gates)
+        self._add_gates(self._evaluate(batch, "val", self.val_metrics))
 
     def on_validation_epoch_end(self) -> None:
         """Log the epoch's validation metrics and mean gates."""
         self.log_dict(self.val_metrics.compute(), sync_dist=True)
         self.val_metrics.reset()
-        if self._gate_rows:
-            means = (self._gate_sum / self._gate_rows).tolist()
-            if not self.trainer.sanity_checking:
-                self.gate_epochs.append(means)
-            gates = {f"gates/{name}": mean for name, mean in zip(self.names, means, strict=True)}
-            self.log_dict(gates, sync_dist=True)
-            self._gate_sum, self._gate_rows = torch.zeros(len(self.names)), 0
+        gates = self._gates_of_epoch(kept=not self.trainer.sanity_checking)
+        self.log_dict(gates, sync_dist=True)
 
     def test_step(self, batch: Batch, batch_idx: int = 0) -> None:
         """Gather a batch of test for its metrics."""
@@ -202,16 +194,61 @@ class FusionClassifier(FusionHead, LightningModule):
         self.rescale(1 / temperature)
         return temperature
 
+    @torch.inference_mode()
+    def judge(self, batches: Iterable[Batch], *, full: bool = True) -> dict[str, float]:
+        """Return what an epoch logs of validation, for a training without a `Trainer`.
+
+        Args:
+            batches: validation, on the head's device.
+            full: all metrics, or the log-loss alone. The mean gates are always there, and kept.
+        """
+        self.eval()
+        losses, rows = [], []
+        for batch in batches:
+            loss, gates = self._judged(batch, self.val_metrics if full else None)
+            losses.append(loss)
+            rows.append(len(batch[1]))
+            self._add_gates(gates)
+        counts = losses[0].new_tensor(rows)
+        figures = {"val/log_loss": (torch.stack(losses) * counts).sum() / counts.sum()}
+        if full:
+            figures |= self.val_metrics.compute()
+            self.val_metrics.reset()
+        return {name: float(value) for name, value in figures.items()} | self._gates_of_epoch()
+
     def _evaluate(self, batch: Batch, split: str, metrics: MetricCollection) -> Tensor | None:
         """Log the log-loss of a batch, update the metrics of its split, and return its gates."""
+        loss, gates = self._judged(batch, metrics)
+        self._log_mean(f"{split}/log_loss", loss, len(batch[1]))
+        return gates
+
+    def _judged(
+        self, batch: Batch, metrics: MetricCollection | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the log-loss and the gates of a batch, and update metrics, if there are any."""
         sources, target = batch
         self._require_fit(target)
         logits, gates = self.logits_and_gates(sources)
-        loss = self._cross_entropy(logits, target)
-        self._log_mean(f"{split}/log_loss", loss, len(target))
-        # Not the logits: torchmetrics takes logits that all lie in [0, 1] for probabilities.
-        metrics.update(self._probabilities(logits), target)
-        return gates
+        if metrics is not None:
+            # Not the logits: torchmetrics takes logits that all lie in [0, 1] for probabilities.
+            metrics.update(self._probabilities(logits), target)
+        return self._cross_entropy(logits, target), gates
+
+    def _add_gates(self, gates: Tensor | None) -> None:
+        """Add the gates of a batch of validation to those of the epoch."""
+        if gates is not None:
+            self._gate_sum = self._gate_sum.to(gates.device) + gates.sum(dim=0)
+            self._gate_rows += len(gates)
+
+    def _gates_of_epoch(self, *, kept: bool = True) -> dict[str, float]:
+        """Return the mean gates of an epoch by name, begin anew, and keep them."""
+        if not self._gate_rows:
+            return {}
+        means = (self._gate_sum / self._gate_rows).tolist()
+        if kept:
+            self.gate_epochs.append(means)
+        self._gate_sum, self._gate_rows = torch.zeros(len(self.names)), 0
+        return {f"gates/{name}": mean for name, mean in zip(self.names, means, strict=True)}
 
     def _log_mean(self, name: str, loss: Tensor, rows: int) -> None:
         """Log the mean of a loss over the rows of an epoch, and of all processes that share it."""

@@ -61,7 +61,7 @@ class TensorBatches:
                 rows = slice(start, start + self.batch_size)
                 yield [source[rows] for source in self.features], self.target[rows]
             return
-        order = torch.randperm(len(self.target), generator=self.generator)
+        order = torch.randperm(len(self.target), generator=self.generator).to(self.target.device)
         for index in order.split(self.batch_size):
             yield [source[index] for source in self.features], self.target[index]
 

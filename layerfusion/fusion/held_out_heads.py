@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,7 @@ from layerfusion.config.job import LOG_LOSS, UNWEIGHTED, TrainerConfig
 from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.fusion.data import FusionDataModule
 from layerfusion.fusion.race import FusionCandidate
-from layerfusion.fusion.training import fit
+from layerfusion.fusion.together import HeadTask, fit_together, folds_at_once
 from layerfusion.layers.candidates import Candidates
 from layerfusion.layers.labels import log_probabilities
 from layerfusion.layers.layer_id import LayerId
@@ -37,11 +37,39 @@ class HeldOutHeads:
     objective: str = LOG_LOSS
     class_weights: str = UNWEIGHTED
 
-    def __call__(self, candidate: FusionCandidate, fold: int) -> Tensor:
-        """Return log-probabilities of the rows of a fold. Shape: (rows, classes), float64."""
-        candidates, layers = self.candidates, candidate.layers
+    def __call__(self, candidate: FusionCandidate, folds: Sequence[int]) -> list[Tensor]:
+        """Return log-probabilities of the rows of each fold. Shapes: (rows, classes), float64."""
+        found: list[Tensor] = []
+        data: list[FusionDataModule] = []
+        for fold in folds:
+            data.append(self._data(candidate, fold))
+            most = folds_at_once(len(self.candidates.labels), sum(data[0].widths))
+            if len(data) == most or fold == folds[-1]:
+                found += self._train(candidate, data)
+                data = []
+        return found
+
+    def _train(
+        self, candidate: FusionCandidate, data: Sequence[FusionDataModule]
+    ) -> Iterator[Tensor]:
+        """Train a head on each, and let it predict what is held out."""
+        importance = candidate.layer_set.selection.weights
+        fitted = fit_together(
+            [HeadTask(one, candidate.fusion, self.seed, importance=importance) for one in data],
+            self.trainer,
+            num_classes=self.candidates.num_classes,
+            objective=self.objective,
+            class_weights=self.class_weights,
+        )
+        for own, one in zip(fitted, data, strict=True):
+            logits, _ = own.classifier.predict_logits(one.features["held out"])
+            yield log_probabilities(logits.double(), multilabel=own.classifier.multilabel)
+
+    def _data(self, candidate: FusionCandidate, fold: int) -> FusionDataModule:
+        """Give the head of a fold train without the fold, validation, and the fold itself."""
+        candidates = self.candidates
         out = candidates.fold_of == fold
-        split = [self._split(layer, fold) for layer in layers]
+        split = [self._split(layer, fold) for layer in candidate.layers]
         labels, unseen = candidates.labels, self._unseen(fold)
         features = {
             "train": [train[~out] for train, _ in split],
@@ -53,19 +81,7 @@ class HeldOutHeads:
             "validation": self.validation_labels[unseen],
             "held out": labels[out],
         }
-        data = FusionDataModule(features, targets, batch_size=self.trainer.batch_size)
-        fitted = fit(
-            data,
-            candidate.fusion,
-            self.trainer,
-            num_classes=candidates.num_classes,
-            seed=self.seed,
-            objective=self.objective,
-            class_weights=self.class_weights,
-            importance=candidate.layer_set.selection.weights,
-        )
-        logits, _ = fitted.classifier.predict_logits(data.features["held out"])
-        return log_probabilities(logits.double(), multilabel=fitted.classifier.multilabel)
+        return FusionDataModule(features, targets, batch_size=self.trainer.batch_size)
 
     def _unseen(self, fold: int) -> Tensor:
         """Return the rows of validation whose texts are not in the fold.

@@ -17,7 +17,7 @@ from layerfusion.fusion.data import FusionDataModule
 from layerfusion.fusion.head import classifier_settings
 from layerfusion.fusion.head_member import HeadMember, head_of, read_by_head
 from layerfusion.fusion.operator_head import OperatorHead
-from layerfusion.fusion.training import fit
+from layerfusion.fusion.together import HeadTask, fit_together, folds_at_once
 from layerfusion.layers.candidates import Candidates
 from layerfusion.layers.held_out import cache_files
 from layerfusion.layers.layer_id import LayerId
@@ -61,7 +61,8 @@ class MemberRecipe:
             UserError: if there are too few rows to keep some of them, or the training diverges.
         """
         read = [_present(features[k]) for k in self.sources]
-        return HeadMember(self._fit(read, labels, texts), self.sources)
+        (head,) = self._fit([self._data(read, labels, texts)])
+        return HeadMember(head, self.sources)
 
     def held_out(self, candidates: Candidates) -> Tensor:
         """Predict the rows of each fold by a head that is trained without it, or read it again.
@@ -87,16 +88,23 @@ class MemberRecipe:
     def _predict_folds(self, read: Candidates) -> Tensor:
         features, fold_of = list(read.features), read.fold_of
         found = torch.zeros(len(read.labels), self.num_classes)
-        for fold in range(int(fold_of.max()) + 1):
-            out = fold_of == fold
-            texts = [read.texts[row] for row in torch.where(~out)[0].tolist()]
-            head = self._fit([source[~out] for source in features], read.labels[~out], texts)
-            found[out] = head.log_probs([source[out] for source in features])
+        folds = torch.arange(int(fold_of.max()) + 1)
+        width = sum(source.shape[1] for source in features)
+        for some in folds.split(folds_at_once(len(fold_of), width)):
+            held_out = [fold_of == fold for fold in some]
+            data = []
+            for out in held_out:
+                texts = [read.texts[row] for row in torch.where(~out)[0].tolist()]
+                known = [source[~out] for source in features]
+                data.append(self._data(known, read.labels[~out], texts))
+            for out, head in zip(held_out, self._fit(data), strict=True):
+                found[out] = head.log_probs([source[out] for source in features])
         return found[fold_of != NEVER]
 
-    def _fit(
+    def _data(
         self, features: Sequence[Tensor], labels: Tensor, texts: Sequence[str]
-    ) -> OperatorHead:
+    ) -> FusionDataModule:
+        """Keep some texts to stop on."""
         try:
             stops = hold_out_texts(
                 labels.numpy(), texts, STOPPING, seed=self.seed, purpose="rows to stop on"
@@ -104,7 +112,7 @@ class MemberRecipe:
         except UserError as error:
             raise UserError(f"fusion={LATE_STACK}: {error}") from error
         kept = torch.from_numpy(stops)
-        data = FusionDataModule(
+        return FusionDataModule(
             {
                 "train": [source[~kept] for source in features],
                 "validation": [source[kept] for source in features],
@@ -112,15 +120,16 @@ class MemberRecipe:
             {"train": labels[~kept], "validation": labels[kept]},
             batch_size=self.trainer.batch_size,
         )
-        fitted = fit(
-            data,
-            self.fusion,
+
+    def _fit(self, data: Sequence[FusionDataModule]) -> list[OperatorHead]:
+        fitted = fit_together(
+            [HeadTask(one, self.fusion, self.seed) for one in data],
             self.trainer,
             num_classes=self.num_classes,
-            seed=self.seed,
             calibrated=False,  # the pool gives each of its members a factor
         )
-        return OperatorHead(fitted.classifier, data.standardiser)
+        heads = zip(fitted, data, strict=True)
+        return [OperatorHead(own.classifier, one.standardiser) for own, one in heads]
 
     def _cache_file(self, read: Candidates) -> Path:
         """Name the file of the held-out predictions by all that they depend on."""

@@ -118,8 +118,8 @@ class Evaluation:
         return float((mine - others).mean()), standard_error(mine - others, texts)
 
 
-Predict = Callable[[FusionCandidate, int], Tensor]
-"""Trains a candidate without a fold and returns log-probabilities of the fold's rows."""
+Predict = Callable[[FusionCandidate, Sequence[int]], Sequence[Tensor]]
+"""Trains a candidate without each of some folds and returns log-probabilities of their rows."""
 
 
 def list_fusion_candidates(
@@ -217,7 +217,8 @@ def race(
         candidates: the candidates.
         stacked: returns log-probabilities of stacked candidates for all held-out rows. Shapes:
             (rows, classes).
-        trained: returns those of any other candidate for the rows of a fold.
+        trained: returns those of any other candidate for the rows of each of some folds. Within a
+            deadline it is asked for one fold at a time.
         fold_of: the fold that holds out each row, -1 for rows that none does. Shape: (rows of
             train,).
         target: labels of the rows of train.
@@ -268,9 +269,11 @@ def race(
         for candidate, log_probs in steps(running.items(), heads):
             if (finished or done or ready) and not pace.allows(stop - done + 1):
                 break
-            for fold in range(done, stop):
+            rung = range(done, stop)
+            for some in [rung] if deadline.limit is None else [[fold] for fold in rung]:
                 with pace.step():
-                    log_probs[fold_of == fold] = trained(candidate, fold).double()
+                    for fold, said in zip(some, trained(candidate, some), strict=True):
+                        log_probs[fold_of == fold] = said.double()
             ready.append(candidate)
         if late := [candidate for candidate in running if candidate not in ready]:
             dropped = _ranked([evaluation(x, running[x], done) for x in late if done]) + dropped

@@ -17,7 +17,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.loggers import Logger
-from torch import Tensor
+from torch import Tensor, nn
 
 from layerfusion.calls import plain_calls
 from layerfusion.config.check import check_devices
@@ -133,8 +133,7 @@ def fit(
     check_devices(trainer)
     started = time.perf_counter()
     target = data.targets["train"]
-    measure = ACCURACY if objective == MICRO_F1 and not is_multilabel(target) else objective
-    monitor, mode = f"val/{measure}", "min" if measure == LOG_LOSS else "max"
+    monitor, mode = monitor_of(objective, target)
     seed_everything(seed, verbose=False)
     data.seed = seed
     classifier = _EpochClassifier(
@@ -146,16 +145,16 @@ def fit(
         multilabel=is_multilabel(target),
     )
     classifier.operator.class_weights = weights_of(class_weights, target, num_classes)
-    best = BestWeights(monitor, mode)
+    keeper = BestWeights(monitor, mode)
     epochs = counted("epochs", trainer.max_epochs)
-    with _quiet_lightning(trainer.accelerator), _deterministic(), epochs as step:
+    with _quiet_lightning(trainer.accelerator), deterministic(), epochs as step:
         loop = Trainer(
             max_epochs=trainer.max_epochs,
             accelerator=trainer.accelerator,
             devices=_devices(trainer),
             deterministic=True,
             callbacks=[
-                best,
+                keeper,
                 EarlyStopping(monitor, patience=trainer.patience, mode=mode),
                 LambdaCallback(on_validation_end=lambda *_: step()),
                 *callbacks,
@@ -168,14 +167,25 @@ def fit(
             num_sanity_val_steps=0,
         )
         loop.fit(classifier, _WholeEpochs(data.train_dataloader()), data.val_dataloader())
-    if best.epoch == 0:
+    plain, best = classifier.ordinary(), keeper.best
+    fitted = Fitted(plain, best.epoch, best.epochs, time.perf_counter() - started)
+    require_finite(fitted, trainer)
+    return calibrate(fitted, data, objective, class_weights) if calibrated else fitted
+
+
+def monitor_of(objective: str, target: Tensor) -> tuple[str, str]:
+    """Return the metric that chooses the epoch, and whether its `min` or its `max` is best."""
+    measure = ACCURACY if objective == MICRO_F1 and not is_multilabel(target) else objective
+    return f"val/{measure}", "min" if measure == LOG_LOSS else "max"
+
+
+def require_finite(fitted: Fitted, trainer: TrainerConfig) -> None:
+    """Raise a UserError where no epoch of a training had a finite log-loss."""
+    if fitted.best_epoch == 0:
         raise UserError(
             f"trainer.learning_rate={trainer.learning_rate}: training diverged in its first "
             "epoch (validation log-loss is not finite); choose a lower one"
         )
-    plain = classifier.ordinary()
-    fitted = Fitted(plain, best.epoch, best.epochs, time.perf_counter() - started)
-    return calibrate(fitted, data, objective, class_weights) if calibrated else fitted
 
 
 def calibrate(
@@ -257,13 +267,12 @@ class _EpochClassifier(FusionClassifier):
         return head.to(self.device)
 
 
-class BestWeights(Callback):
-    """Keeps the weights of the epoch that is best on validation, and restores them at the end.
+class BestEpoch:
+    """Keeps the weights of the epoch that is best on validation, in memory.
 
-    They are kept in memory: a sweep trains thousands of small heads that need no checkpoint files.
+    A sweep trains thousands of small heads that need no checkpoint files.
 
     Args:
-        monitor: metric that chooses the epoch.
         mode: min if lower is better, or max.
 
     Attributes:
@@ -271,29 +280,64 @@ class BestWeights(Callback):
         epochs: number of epochs validated.
     """
 
-    def __init__(self, monitor: str = MONITOR, mode: str = "min") -> None:
-        self.monitor = monitor
+    def __init__(self, mode: str = "min") -> None:
         self.sign = 1 if mode == "min" else -1
         self.epoch = 0
         self.epochs = 0
-        self._lowest = torch.inf
+        self._lowest = math.inf
         self._weights: dict[str, Tensor] = {}
+
+    def judge(self, value: float, log_loss: float, module: nn.Module) -> None:
+        """Copy the weights if the epoch that has ended is the best so far.
+
+        Args:
+            value: the metric that chooses the epoch.
+            log_loss: of validation; an epoch where it is not finite is never the best.
+            module: the head.
+        """
+        self.epochs += 1
+        if math.isfinite(log_loss) and self.sign * value < self._lowest:
+            self._lowest, self.epoch = self.sign * value, self.epochs
+            self._weights = {name: x.detach().clone() for name, x in module.state_dict().items()}
+
+    def restore(self, module: nn.Module) -> None:
+        """Put the best weights back."""
+        if self._weights:
+            module.load_state_dict(self._weights)
+
+
+class BestWeights(Callback):
+    """Lets `BestEpoch` judge every validation of a Trainer, and restores the weights at the end.
+
+    Args:
+        monitor: metric that chooses the epoch.
+        mode: min if lower is better, or max.
+
+    Attributes:
+        best: the best epoch so far.
+    """
+
+    def __init__(self, monitor: str = MONITOR, mode: str = "min") -> None:
+        self.monitor = monitor
+        self.best = BestEpoch(mode)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Copy the weights if this epoch is the best so far."""
-        self.epochs += 1
-        value = self.sign * float(trainer.callback_metrics[self.monitor])
-        finite = math.isfinite(float(trainer.callback_metrics[MONITOR]))
-        if finite and value < self._lowest:
-            self._lowest, self.epoch = value, self.epochs
-            self._weights = {
-                name: weight.detach().clone() for name, weight in pl_module.state_dict().items()
-            }
+        metrics = trainer.callback_metrics
+        self.best.judge(float(metrics[self.monitor]), float(metrics[MONITOR]), pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the best weights back."""
-        if self._weights:
-            pl_module.load_state_dict(self._weights)
+        self.best.restore(pl_module)
+
+
+def device_of(trainer: TrainerConfig) -> torch.device | None:
+    """Return the device of a training, as far as it is a CPU or a GPU of CUDA; None elsewhere."""
+    if trainer.accelerator == "cpu":
+        return torch.device("cpu")
+    if trainer.accelerator in ("auto", "gpu") and torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return None
 
 
 def _devices(trainer: TrainerConfig) -> list[int] | int:
@@ -321,12 +365,19 @@ def _quiet_lightning(accelerator: str) -> Iterator[None]:
 
 
 @contextmanager
-def _deterministic() -> Iterator[None]:
-    """Undo what the Trainer's `deterministic` switches on for the whole process."""
+def deterministic() -> Iterator[None]:
+    """Compute inside the block what repeats to the bit; nothing stays switched on."""
     enabled, workspace = torch.are_deterministic_algorithms_enabled(), os.environ.get(_CUBLAS)
+    settings: Any = torch.utils.deterministic
+    filled = settings.fill_uninitialized_memory
     try:
+        os.environ.setdefault(_CUBLAS, ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        # Every tensor would be filled before it is written, an eighth of the time.
+        settings.fill_uninitialized_memory = False
         yield
     finally:
+        settings.fill_uninitialized_memory = filled
         torch.use_deterministic_algorithms(enabled)
         if workspace is None:
             os.environ.pop(_CUBLAS, None)

@@ -21,7 +21,8 @@ from layerfusion.fusion.head_files import Head, StackHead
 from layerfusion.fusion.member_training import member_recipe
 from layerfusion.fusion.operator_head import OperatorHead
 from layerfusion.fusion.stacking import fit_stack, refit
-from layerfusion.fusion.training import Fitted, fit
+from layerfusion.fusion.together import HeadTask, fit_alone, fit_together
+from layerfusion.fusion.training import Fitted
 from layerfusion.layers.blends import held_out_blends
 from layerfusion.layers.candidates import read_layers
 from layerfusion.layers.discriminant import Blend
@@ -204,20 +205,7 @@ def _train(
     data = FusionDataModule(features, targets, batch_size=config.trainer.batch_size)
     judged = _with_rows(targets)
     heads = {}
-    for seed in _seeds(config, inputs):
-        fitted = fit(
-            data,
-            inputs.fusion,
-            config.trainer,
-            num_classes=len(inputs.dataset.label_names),
-            seed=seed,
-            objective=config.objective,
-            class_weights=config.class_weights,
-            names=[str(layer) for layer in inputs.selection.layers],
-            importance=inputs.selection.weights,
-            logger=tracker.lightning_logger(f"seed{seed}") if tracker else None,
-            callbacks=callbacks(seed - config.seed) if callbacks else (),
-        )
+    for seed, fitted in _fitted(config, inputs, data, tracker, callbacks):
         predicted = {
             split: fitted.classifier.predict_logits(data.features[split]) for split in judged
         }
@@ -246,6 +234,40 @@ def _train(
             note=fitted.shift.words.removeprefix("; ") if fitted.shift is not None else "",
         )
     return heads
+
+
+def _fitted(
+    config: TrainConfig,
+    inputs: Inputs,
+    data: FusionDataModule,
+    tracker: Tracker | None,
+    callbacks: CallbackFactory | None,
+) -> Iterator[tuple[int, Fitted]]:
+    """Train the heads of all seeds together; one by one with callbacks or a limit of time."""
+    common = {
+        "num_classes": len(inputs.dataset.label_names),
+        "objective": config.objective,
+        "class_weights": config.class_weights,
+    }
+
+    def task(seed: int) -> HeadTask:
+        return HeadTask(
+            data,
+            inputs.fusion,
+            seed,
+            names=[str(layer) for layer in inputs.selection.layers],
+            importance=inputs.selection.weights,
+            logger=tracker.lightning_logger(f"seed{seed}") if tracker else None,
+        )
+
+    if callbacks is None and inputs.deadline.limit is None:
+        seeds = range(config.seed, config.seed + config.seeds)
+        fitted = fit_together([task(seed) for seed in seeds], config.trainer, **common)
+        yield from zip(seeds, fitted, strict=True)
+        return
+    for seed in _seeds(config, inputs):
+        own = callbacks(seed - config.seed) if callbacks else ()
+        yield seed, fit_alone(task(seed), config.trainer, **common, callbacks=own)
 
 
 def _said(fitted: Fitted, logits: Tensor) -> Tensor:

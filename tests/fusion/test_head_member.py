@@ -22,6 +22,8 @@ from layerfusion.fusion.head_files import StackHead, head_from, head_state
 from layerfusion.fusion.head_member import MOST_LAYERS, HeadMember, read_by_head
 from layerfusion.fusion.member_training import MemberRecipe, member_recipe
 from layerfusion.fusion.stacking import Stack, fit_stack, refit
+from layerfusion.fusion.together import HeadTask
+from layerfusion.fusion.training import Fitted
 from layerfusion.layers.candidates import Candidates
 from layerfusion.layers.discriminant import Blend
 from layerfusion.layers.labels import mean_loss
@@ -178,9 +180,14 @@ def test_what_was_predicted_is_read_again_and_not_for_another_head(
     some = candidates(tmp_path, features, labels)
     recipe = MemberRecipe(FusionConfig("late", width=4), QUICK, 0, LABELS, (0, 1))
     first = recipe.held_out(some)
-    trained: list[object] = []
-    fit = member_training.fit
-    monkeypatch.setattr(member_training, "fit", lambda *a, **k: trained.append(a) or fit(*a, **k))
+    trained: list[HeadTask] = []
+    fit = member_training.fit_together
+
+    def fit_together(tasks: list[HeadTask], *args: Any, **settings: Any) -> list[Fitted]:
+        trained.extend(tasks)
+        return fit(tasks, *args, **settings)
+
+    monkeypatch.setattr(member_training, "fit_together", fit_together)
     assert torch.equal(recipe.held_out(some), first)
     assert not trained
     fewer = MemberRecipe(FusionConfig("late", width=4), QUICK, 0, LABELS, (1,))
@@ -194,11 +201,12 @@ def test_rows_with_the_same_text_are_not_divided(monkeypatch: pytest.MonkeyPatch
     texts = [f"text {row // 2}" for row in range(ROWS)]
     seen: dict[str, Tensor] = {}
 
-    def fit(module: Any, *_: Any, **__: Any) -> Any:
-        seen.update({split: module.features[split][0] for split in ("train", "validation")})
+    def fit_together(tasks: list[HeadTask], *_: Any, **__: Any) -> Any:
+        (task,) = tasks
+        seen.update({split: task.data.features[split][0] for split in ("train", "validation")})
         raise UserError("seen")
 
-    monkeypatch.setattr(member_training, "fit", fit)
+    monkeypatch.setattr(member_training, "fit_together", fit_together)
     recipe = MemberRecipe(FusionConfig("late", width=4), QUICK, 0, LABELS, (0,))
     marked = torch.tensor([row // 2 for row in range(ROWS)], dtype=torch.float32)[:, None]
     with pytest.raises(UserError, match="seen"):

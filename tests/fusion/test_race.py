@@ -64,10 +64,11 @@ def test_the_best_wins_and_the_worse_half_is_dropped_at_each_rung(seed: int) -> 
     generator = torch.Generator().manual_seed(seed)
     asked: Counter[int] = Counter()
 
-    def trained(one: FusionCandidate, fold: int) -> Tensor:
-        asked[one.fusion.width] += 1
-        noise = torch.randn(20, generator=generator, dtype=torch.float64)
-        return log_probs_of(one.fusion.width + 0.1 * noise + fold)
+    def trained(one: FusionCandidate, folds: Sequence[int]) -> list[Tensor]:
+        asked[one.fusion.width] += len(folds)
+        noise = torch.randn(len(folds), 20, generator=generator, dtype=torch.float64)
+        width = one.fusion.width
+        return [log_probs_of(width + 0.1 * noise[n] + fold) for n, fold in enumerate(folds)]
 
     stack = candidate("stacked")
     evaluations = race(
@@ -110,9 +111,10 @@ def test_no_head_is_begun_that_would_end_too_late(
     clock = [0.0]
     deadline = Deadline(limit, now=lambda: clock[0])
 
-    def trained(one: FusionCandidate, fold: int) -> Tensor:
+    def trained(one: FusionCandidate, folds: Sequence[int]) -> list[Tensor]:
         clock[0] += 1
-        return log_probs_of(torch.full((20,), one.fusion.width, dtype=torch.float64))
+        assert len(folds) == 1
+        return [log_probs_of(torch.full((20,), one.fusion.width, dtype=torch.float64))]
 
     candidates = [*(candidate("gated", width) for width in range(1, 5)), candidate("stacked")]
     stack = log_probs_of(torch.full((100,), 3.5, dtype=torch.float64))
@@ -128,7 +130,7 @@ def test_without_stacks_one_head_is_evaluated_whatever_the_time() -> None:
     heads = [candidate("gated", width) for width in (1, 2, 3)]
     deadline = Deadline(1, begun=0, now=lambda: 5)
     (only,) = race(
-        heads, lambda _: [], lambda *_: log_probs_of(torch.ones(20)), FOLD_OF, TARGET, 2,
+        heads, lambda _: [], lambda *_: [log_probs_of(torch.ones(20))], FOLD_OF, TARGET, 2,
         deadline=deadline,
     )  # fmt: skip
     assert only.candidate is heads[0]
@@ -320,16 +322,18 @@ def test_a_head_learns_nothing_from_the_fold_that_judges_it(tmp_path: Path) -> N
         return HeldOutHeads(candidates, {A: vectors[:10]}, texts[:10], labels[:10], trainer, seed=0)
 
     one = FusionCandidate(layer_set("both", A, lexical), FusionConfig(name="concat", width=4), 1)
-    predicted = heads(labels, texts)(one, 2)
+    (predicted,) = heads(labels, texts)(one, [2])
     assert predicted.shape == (20, 2)
     torch.testing.assert_close(predicted.exp().sum(dim=1), torch.ones(20).double())
     flipped = labels.clone()
     flipped[fold_of == 2] = 1 - flipped[fold_of == 2]
+    together = heads(labels, texts)(one, [0, 1, 2])
+    torch.testing.assert_close(together[2], predicted, rtol=1e-4, atol=1e-4)
     # With every label of the fold turned, the head is the same: it saw none of them.
-    torch.testing.assert_close(heads(flipped, texts)(one, 2), predicted)
+    torch.testing.assert_close(heads(flipped, texts)(one, [2])[0], predicted)
     # Words of the fold alone change nothing of what is learned, and so nothing of other rows.
     other = [f"{text} unseen" if n == 59 else text for n, text in enumerate(texts)]
-    torch.testing.assert_close(heads(labels, other)(one, 2)[:19], predicted[:19])
+    torch.testing.assert_close(heads(labels, other)(one, [2])[0][:19], predicted[:19])
 
 
 def test_a_text_of_the_fold_that_is_in_validation_too_does_not_choose_the_epoch() -> None:
@@ -353,7 +357,7 @@ def test_a_text_of_the_fold_that_is_in_validation_too_does_not_choose_the_epoch(
         repeated = [texts[n] for n in again]
         validation = {A: vectors[again]}
         heads = HeldOutHeads(candidates, validation, repeated, labels[again], trainer, seed=0)
-        return heads(FusionCandidate(ONE, FusionConfig(name="concat", width=4), 1), 2)
+        return heads(FusionCandidate(ONE, FusionConfig(name="concat", width=4), 1), [2])[0]
 
     flipped = labels.clone()
     flipped[40:] = 1 - flipped[40:]

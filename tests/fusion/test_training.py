@@ -225,11 +225,12 @@ def test_best_weights_restores_a_copy() -> None:
 
     model: Any = torch.nn.Linear(1, 1, bias=False)
     trainer: Any = Stub()
-    best = BestWeights()
+    keeper = BestWeights()
     for weight, log_loss_value in [(1.0, 0.9), (2.0, 0.4), (3.0, 0.4), (4.0, float("nan"))]:
         with torch.no_grad():
             model.weight.fill_(weight)
         trainer.callback_metrics[MONITOR] = torch.tensor(log_loss_value)
-        best.on_validation_end(trainer, model)
-    best.on_train_end(trainer, model)
+        keeper.on_validation_end(trainer, model)
+    keeper.on_train_end(trainer, model)
+    best = keeper.best
     assert (best.epoch, best.epochs, model.weight.tolist()) == (2, 4, [[2.0]])
