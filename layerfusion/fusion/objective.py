@@ -24,6 +24,7 @@ from layerfusion.layers.labels import (
     row_losses,
 )
 from layerfusion.layers.selection import standard_error
+from layerfusion.statistics.f1 import f1_of_rows
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
 """Shares of the classes' log-frequencies that are tried, to be taken off the log-probabilities."""
@@ -34,10 +35,10 @@ THRESHOLDS = (0.4, 0.3, 0.2)
 def costs(objective: str, log_probs: Tensor, target: Tensor) -> Tensor:
     """Return what each row adds to a measure, of which lower is better.
 
-    The mean is the log-loss in nats, or 1 - accuracy, or 1 - F1. F1 is no mean over rows; a row's
-    number is its influence on it to first order (the delta method), added to the value. So the mean
-    is exact, and the standard error of a difference is that of the delta method. Of classes,
-    micro-F1 is accuracy. Of labels, a row is accurate where all of them are right.
+    The mean is the log-loss in nats, or 1 - accuracy, or 1 - F1. F1 is no mean over rows; what a
+    row adds to it is that of `statistics.f1.f1_of_rows`, so that the mean is exact, and the
+    standard error of a difference is that of the delta method. Of classes, micro-F1 is accuracy. Of
+    labels, a row is accurate where all of them are right.
 
     Args:
         objective: log_loss, accuracy, macro_f1 or micro_f1.
@@ -53,19 +54,7 @@ def costs(objective: str, log_probs: Tensor, target: Tensor) -> Tensor:
     if objective == ACCURACY or (objective == MICRO_F1 and not multilabel):
         return (~right_rows(log_probs, target)).double()
     said = answers(log_probs, multilabel=multilabel)
-    if multilabel:
-        is_said, is_target = said.double(), target.double()
-    else:
-        classes = log_probs.shape[1]
-        is_said, is_target = F.one_hot(said, classes).double(), F.one_hot(target, classes).double()
-    hits, counts = 2 * is_said * is_target, is_said + is_target
-    if objective == MICRO_F1:
-        hits, counts = hits.sum(dim=1, keepdim=True), counts.sum(dim=1, keepdim=True)
-    occurs = counts.sum(dim=0) > 0
-    share = counts.mean(dim=0).clamp_min(1 / len(target))
-    f1 = hits.mean(dim=0) / share
-    influence = (hits - f1 * counts) / share
-    return 1 - (f1 + influence)[:, occurs].mean(dim=1)
+    return 1 - torch.from_numpy(f1_of_rows(objective, target.numpy(), said[None].numpy()))
 
 
 @dataclass(frozen=True)
