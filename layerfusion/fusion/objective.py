@@ -141,12 +141,12 @@ def _whole_shift(prior: Tensor, *, multilabel: bool) -> Tensor:
 
 def _share(share: float, whole: Tensor, *, multilabel: bool) -> Shift:
     of = "labels' log-odds" if multilabel else "classes' log-frequencies"
-    return Shift(share * whole, f"; {share:.0%} of the {of} are taken off")
+    return Shift(share * whole, f"{share:.0%} of the {of} are taken off")
 
 
 def _threshold(threshold: float, whole: Tensor) -> Shift:
     shift = torch.full_like(whole, math.log(1 - threshold) - math.log(threshold))
-    return Shift(shift, f"; a label is named from a probability of {threshold:.0%} on")
+    return Shift(shift, f"a label is named from a probability of {threshold:.0%} on")
 
 
 def weights_of(class_weights: str, target: Tensor, num_classes: int) -> Tensor | None:

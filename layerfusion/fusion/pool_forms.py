@@ -41,6 +41,19 @@ FOLDS = 5
 """Folds in which the forms of a pool are compared."""
 
 
+@dataclass(frozen=True, eq=False)
+class ChosenPool:
+    """A pool in the form that cross-validation supports, fitted on all rows."""
+
+    pool: Pool
+    losses: dict[str, float]
+    """Cross-validated log-loss of each form, in nats; empty for a single source."""
+    reason: str
+    """Why it has its form, and what was added to its scores, in a reader's words."""
+    shift: str
+    """What was added to its scores for the objective, in one clause; empty where nothing was."""
+
+
 def choose_pool(
     log_probs: Tensor,
     target: Tensor,
@@ -50,7 +63,7 @@ def choose_pool(
     objective: str = LOG_LOSS,
     class_weights: str = UNWEIGHTED,
     text_of: Tensor | None = None,
-) -> tuple[Pool, dict[str, float], str]:
+) -> ChosenPool:
     """Fit the form of pool that cross-validation supports.
 
     Gates have to be better than weights by more than the standard error of the difference over the
@@ -66,10 +79,6 @@ def choose_pool(
         objective: what the pool should be best at: log_loss, accuracy, macro_f1 or micro_f1.
         class_weights: none, or balanced to pool as if all classes were equally frequent.
         text_of: number of the text of each row, if some repeat one. Shape: (rows,).
-
-    Returns:
-        The pool fitted on all rows, the cross-validated log-loss of each form, and the reason
-        in a reader's words.
     """
     form, predicted = judge_forms(log_probs, target, seed=seed, gated=gated, text_of=text_of)
     pool = fit_pool(log_probs, target, form, _distinct(text_of))
@@ -79,11 +88,13 @@ def choose_pool(
         own = 0.0 if pool.shift is None else pool.shift
         pool = replace(pool, shift=own + shift.values)
     words = shift.words if shift is not None else ""
+    served = f"; {words}" if words else ""
     if len(log_probs) == 1:
-        return pool, {}, f"a single source, calibrated{words}"
+        return ChosenPool(pool, {}, f"a single source, calibrated{served}", words)
     means = {name: float(mean_loss(found, target)) for name, found in predicted.items()}
     others = "".join(f"; {WORDS[name]} {means[name]:.4f}" for name in means if name != form)
-    return pool, means, f"{WORDS[form]}, held-out log-loss {means[form]:.4f}{others}{words}"
+    reason = f"{WORDS[form]}, held-out log-loss {means[form]:.4f}{others}{served}"
+    return ChosenPool(pool, means, reason, words)
 
 
 def judge_forms(
