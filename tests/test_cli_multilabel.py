@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,23 @@ def test_the_record_of_a_seed_says_how_its_scores_were_shifted(
     record, _ = _record(tmp_path)
     assert [seed["shift"] for seed in record["seeds"]] == ["a half is added"] * 2
     assert all(note.endswith("a half is added") for note in record["fusion_notes"])
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [
+        (["class_weights=balanced"], r"held-out log-loss 0\.\d+, each label as often there as not"),
+        (["class_weights=balanced", "objective=accuracy"], r"held-out accuracy \d+\.\d%"),
+        ([], r"held-out log-loss 0\.\d+, (?!each label)"),
+    ],
+)
+def test_auto_says_what_it_has_ranked_labels_by(
+    words: list[str], value: str, job: list[str], tmp_path: Path
+) -> None:
+    auto = ["layers=last", "fusion=auto", "fusion.among=[stacked]", "seeds=1"]
+    assert main(["train", *job, *auto, *words]) == 0
+    record, _ = _record(tmp_path)
+    assert re.search(value, record["decision"][0]), record["decision"]
 
 
 def test_a_page_and_predictions_come_of_a_job(

@@ -43,6 +43,7 @@ from layerfusion.layers.blends import held_out_blends
 from layerfusion.layers.budget import Budget
 from layerfusion.layers.candidates import Candidates, all_layers, read_layers
 from layerfusion.layers.discriminant import Blend
+from layerfusion.layers.labels import is_multilabel
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.selection import Selection
 from layerfusion.records.job import CandidateRecord
@@ -268,11 +269,12 @@ def _reasons(evaluations: Sequence[Evaluation], preferred: Evaluation, budget: B
 
 def _value(evaluation: Evaluation) -> str:
     """Name the measure that was chosen by, with its value."""
+    weighted, multilabel = evaluation.weights is not None, is_multilabel(evaluation.target)
     if evaluation.objective == LOG_LOSS:
-        weighted = "" if evaluation.row_weights is None else ", all classes alike"
-        return f"log-loss {evaluation.cost:.4f}{weighted}"
+        how = ", each label as often there as not" if multilabel else ", all classes alike"
+        return f"log-loss {evaluation.cost:.4f}{how if weighted else ''}"
     name = {ACCURACY: "accuracy", MACRO_F1: "macro-F1", MICRO_F1: "micro-F1"}[evaluation.objective]
-    alike = evaluation.row_weights is not None and evaluation.objective != MACRO_F1
+    alike = weighted and not multilabel and evaluation.objective != MACRO_F1
     return f"{'balanced ' if alike else ''}{name} {1 - evaluation.cost:.1%}"
 
 
