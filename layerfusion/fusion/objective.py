@@ -23,7 +23,7 @@ from layerfusion.layers.labels import (
     right_rows,
     row_losses,
 )
-from layerfusion.layers.selection import standard_error
+from layerfusion.layers.repeats import standard_error
 from layerfusion.statistics.f1 import f1_of_rows
 
 SHARES = (0.25, 0.5, 0.75, 1.0)

@@ -28,7 +28,8 @@ from layerfusion.fusion.pool import (
 )
 from layerfusion.fusion.pool_fitting import fit_pool, fit_pools
 from layerfusion.layers.labels import is_multilabel, mean_loss
-from layerfusion.layers.selection import SURE_ERRORS, standard_error
+from layerfusion.layers.repeats import distinct_share, number_texts, standard_error
+from layerfusion.layers.selection import SURE_ERRORS
 from layerfusion.layers.threads import each_on_a_core
 from layerfusion.progress import steps
 
@@ -81,7 +82,7 @@ def choose_pool(
         text_of: number of the text of each row, if some repeat one. Shape: (rows,).
     """
     form, predicted = judge_forms(log_probs, target, seed=seed, gated=gated, text_of=text_of)
-    pool = fit_pool(log_probs, target, form, _distinct(text_of))
+    pool = fit_pool(log_probs, target, form, distinct_share(text_of))
     prior = label_shares(target, log_probs.shape[2])
     shift = find_shift(objective, class_weights, predicted[form], target, prior, text_of)
     if shift is not None:
@@ -145,12 +146,14 @@ class PoolTask:
             return list(range(len(self.log_probs)))
         return self.choose(self.log_probs[:, rows], self.target[rows])
 
+    def _distinct(self, rows: Tensor) -> float:
+        return distinct_share(None if self.text_of is None else self.text_of[rows])
+
     def predict(self, rows: Tensor, positions: Sequence[int], forms: Sequence[str]) -> list[Tensor]:
         """Fit a pool of each form on some rows; return what each says of the others."""
         sources = self.log_probs[positions]
         known, others = sources[:, rows], sources[:, ~rows]
-        distinct = _distinct(None if self.text_of is None else self.text_of[rows])
-        pools = fit_pools(known, self.target[rows], forms, distinct)
+        pools = fit_pools(known, self.target[rows], forms, self._distinct(rows))
         return [pool(others)[0] for pool in pools]
 
 
@@ -225,18 +228,10 @@ def serve(
 
 def _rows_without_each_fold(target: Tensor, text_of: Tensor | None, seed: int) -> list[Tensor]:
     """Deal texts to folds; give the rows outside of each. Shapes: (rows,), bool."""
-    of_row = torch.arange(len(target))
-    if text_of is not None:
-        of_row = text_of.unique(return_inverse=True)[1]
-    texts = int(of_row.max()) + 1
+    of_row, texts = number_texts(torch.arange(len(target)) if text_of is None else text_of)
     generator = torch.Generator().manual_seed(seed)
     fold_of = (torch.randperm(texts, generator=generator) % min(FOLDS, texts))[of_row]
     return [fold_of != fold for fold in range(int(fold_of.max()) + 1)]
-
-
-def _distinct(text_of: Tensor | None) -> float:
-    """Return the number of different texts as a share of the rows."""
-    return 1.0 if text_of is None else len(text_of.unique()) / len(text_of)
 
 
 def _forms_for(sources: int, forms: Sequence[str]) -> list[str]:

@@ -30,7 +30,8 @@ from layerfusion.fusion.objective import costs, row_weights
 from layerfusion.fusion.operators.capacity import head_parameters, matched_width
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.probe import NEVER
-from layerfusion.layers.selection import SURE_ERRORS, standard_error
+from layerfusion.layers.repeats import standard_error
+from layerfusion.layers.selection import SURE_ERRORS
 from layerfusion.progress import steps
 
 log = logging.getLogger(__name__)
