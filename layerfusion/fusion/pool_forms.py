@@ -33,9 +33,9 @@ from layerfusion.layers.selection import SURE_ERRORS
 from layerfusion.layers.threads import each_on_a_core
 from layerfusion.progress import steps
 
-Choose = Callable[[Tensor, Tensor], list[int]]
-"""(log-probabilities of rows by source, labels) to the positions of the sources to use. Shape:
-(K, rows, classes)."""
+Choose = Callable[[Tensor, Tensor, float], list[int]]
+"""(log-probabilities of rows by source, labels, different texts as a share of the rows) to the
+positions of the sources to use. Shape of the first: (K, rows, classes)."""
 GATED_SOURCES = 12
 """Most sources of a gated pool, which has 3 K² numbers to learn."""
 FOLDS = 5
@@ -144,7 +144,7 @@ class PoolTask:
         """Choose sources by some rows alone. Shape of `rows`: (rows,), bool."""
         if self.choose is None:
             return list(range(len(self.log_probs)))
-        return self.choose(self.log_probs[:, rows], self.target[rows])
+        return self.choose(self.log_probs[:, rows], self.target[rows], self._distinct(rows))
 
     def _distinct(self, rows: Tensor) -> float:
         return distinct_share(None if self.text_of is None else self.text_of[rows])

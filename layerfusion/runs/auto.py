@@ -45,6 +45,7 @@ from layerfusion.layers.candidates import Candidates, all_layers, read_layers
 from layerfusion.layers.discriminant import Blend
 from layerfusion.layers.labels import is_multilabel
 from layerfusion.layers.layer_id import LayerId
+from layerfusion.layers.repeats import distinct_share
 from layerfusion.layers.selection import Selection
 from layerfusion.records.job import CandidateRecord
 from layerfusion.runs.select_layers import budget_of, candidates_of, probed_layers
@@ -100,6 +101,7 @@ def decide(
         few=config.layers.max_layers,
         members=config.fusion.members,
         usable=varying,
+        distinct=distinct_share(held_out[0].text_of),
     )
     widths = {layer: sources[layer.backbone].shape.width for layer in layers}
     fusion_candidates = list_fusion_candidates(
@@ -205,7 +207,11 @@ class _StackedPredictions:
 
 def _with_last(choose: Choose) -> Choose:
     """Let a rule that chooses layers keep the last member, a head, whatever it chooses."""
-    return lambda log_probs, target: [*choose(log_probs[:-1], target), len(log_probs) - 1]
+
+    def chosen(log_probs: Tensor, target: Tensor, distinct: float) -> list[int]:
+        return [*choose(log_probs[:-1], target, distinct), len(log_probs) - 1]
+
+    return chosen
 
 
 def _as_good(evaluations: Sequence[Evaluation], preferred: Evaluation) -> list[Evaluation]:

@@ -397,11 +397,11 @@ def test_the_choice_of_sources_never_sees_the_rows_that_judge_it() -> None:
     """Sources of pure luck look good to a choice among them on all rows, and never outside."""
     said, target = _said(60, [0.0] * 200)
 
-    def luckiest(log_probs: Tensor, labels: Tensor) -> list[int]:
+    def luckiest(log_probs: Tensor, labels: Tensor, _: float) -> list[int]:
         return [int(torch.stack([F.nll_loss(one, labels) for one in log_probs]).argmin())]
 
     _, honest = judge_forms(said, target, choose=luckiest)
-    best = said[luckiest(said, target)]
+    best = said[luckiest(said, target, 1.0)]
     _, flattering = judge_forms(best, target)
     assert float(F.nll_loss(flattering["single"], target)) < np.log(CLASSES) - 0.02
     assert float(F.nll_loss(honest["single"], target)) > np.log(CLASSES) - 0.01
