@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.metrics import accuracy_score, f1_score
 
 from layerfusion.cli import main
+from layerfusion.fusion import pool_forms, training
+from layerfusion.fusion.objective import Shift
 from tests.tiny import TOPICS, tiny_job, tiny_topics
 
 
@@ -78,6 +82,38 @@ def test_the_figures_of_a_job_are_those_of_its_predictions(
     said = capsys.readouterr().err
     assert main(["train", *job, *words]) == 0
     assert "finished before" in capsys.readouterr().err, said
+
+
+@pytest.mark.parametrize(
+    "words", [["fusion=stacked", "class_weights=balanced"], ["fusion=gated", "objective=micro_f1"]]
+)
+def test_the_record_of_a_seed_says_how_its_scores_were_shifted(
+    words: list[str], job: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shift = Shift(torch.full((len(TOPICS),), 0.5, dtype=torch.float64), "a half is added")
+    for place in (pool_forms, training):
+        monkeypatch.setattr(place, "find_shift", lambda *_: shift)
+    assert main(["train", *job, "layers=last", *words, "trainer.max_epochs=2"]) == 0
+    record, _ = _record(tmp_path)
+    assert [seed["shift"] for seed in record["seeds"]] == ["a half is added"] * 2
+    assert all(note.endswith("a half is added") for note in record["fusion_notes"])
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [
+        (["class_weights=balanced"], r"held-out log-loss 0\.\d+, each label as often there as not"),
+        (["class_weights=balanced", "objective=accuracy"], r"held-out accuracy \d+\.\d%"),
+        ([], r"held-out log-loss 0\.\d+, (?!each label)"),
+    ],
+)
+def test_auto_says_what_it_has_ranked_labels_by(
+    words: list[str], value: str, job: list[str], tmp_path: Path
+) -> None:
+    auto = ["layers=last", "fusion=auto", "fusion.among=[stacked]", "seeds=1"]
+    assert main(["train", *job, *auto, *words]) == 0
+    record, _ = _record(tmp_path)
+    assert re.search(value, record["decision"][0]), record["decision"]
 
 
 def test_a_page_and_predictions_come_of_a_job(

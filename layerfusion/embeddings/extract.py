@@ -3,57 +3,45 @@
 from __future__ import annotations
 
 import gc
-import logging
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
 from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings.backbone import Backbone
 from layerfusion.embeddings.batch_size import CALIBRATION_TEXTS, calibrated_budget, packed_budget
-from layerfusion.embeddings.cache_key import ROUNDED, text_hash
-from layerfusion.embeddings.forward import (
-    TokenBudget,
-    Vectors,
-    embed_groups,
-    packs,
-    refuse_not_finite,
+from layerfusion.embeddings.cache_key import ROUNDED
+from layerfusion.embeddings.forward import TokenBudget, Vectors, embed_groups, refuse_not_finite
+from layerfusion.embeddings.groups import (
+    Ahead,
+    Item,
+    Wave,
+    batches_of_texts,
+    cut_shards,
+    cut_waves,
+    evenly,
+    most_texts,
+    shard_texts,
+    shard_tokens,
 )
 from layerfusion.embeddings.progress import TokenBar
 from layerfusion.embeddings.store import EmbeddingStore, TokenCounts
 from layerfusion.embeddings.tokens import TokenizedText, UnknownTally
 
-log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-CPU_LOSS, GPU_LOSS = 16_384, 524_288
-"""Tokens of work, a few seconds, that a kill may lose if `extract.shard_tokens` is not set."""
-CPU_TEXTS, GPU_TEXTS = 1024, 16_384
-"""Texts after which a shard is closed if `extract.shard_texts` is not set."""
 SHARD_BYTES = 128 * 2**20
 """Bytes of vectors in memory after which a shard of a GPU is closed."""
 LAST_BYTES = SHARD_BYTES // 4
 """The same once the last wave is read."""
-POOLED_BYTES = 4 * SHARD_BYTES
-"""Bytes of the pooled vectors of a batch, in float32, beside which a GPU still has room."""
 SHARD_SECONDS = 5.0
 """Seconds after which a shard of a GPU is closed."""
-STRETCH_TEXTS, STRETCH_CHARACTERS = 65_536, 2**26
-"""Limits on the texts that are sorted by length together; their tokens are all in memory."""
-WAVE_CHARACTERS = 2**19
-"""Number of characters in a wave: texts that are tokenized together, ahead of a GPU."""
-WAVES_AHEAD = 2
-"""Number of waves that are tokenized ahead of a GPU."""
 TURN_SECONDS = 1e-4
 """Switch interval of Python's threads while one of them feeds a GPU."""
 
@@ -65,60 +53,6 @@ class Extraction:
     texts: int
     tokens: int
     seconds: float
-
-
-@dataclass(frozen=True)
-class _Item:
-    """A text on its way to a shard."""
-
-    hash: bytes
-    text: str
-    tokens: TokenizedText
-
-
-def lacking(
-    stores: Mapping[str, EmbeddingStore],
-    texts: Iterable[str],
-    layers: Mapping[str, Sequence[str]] | None,
-    options: ExtractConfig,
-) -> dict[bytes, str]:
-    """Find the texts that a store lacks and that this process has to extract.
-
-    Args:
-        stores: store of each pooling.
-        texts: texts in any order, with any repeats.
-        layers: wanted layers for each pooling. None means all layers of the model under every
-            pooling; before the first extraction they are unknown, and every text is lacking.
-        options: number of processes, and the number of this one.
-
-    Returns:
-        The texts by hash, each once.
-    """
-    assigned = _assigned(texts, options)
-    return {key: assigned[key] for key in _missing(stores, list(assigned), layers)}
-
-
-def _assigned(texts: Iterable[str], options: ExtractConfig) -> dict[bytes, str]:
-    """Return, by hash and each once, the texts that this process has to extract."""
-    return {
-        key: text
-        for text in texts
-        if int.from_bytes((key := text_hash(text))[:8], "little") % options.num_shards
-        == options.shard
-    }
-
-
-def _missing(
-    stores: Mapping[str, EmbeddingStore],
-    keys: Sequence[bytes],
-    layers: Mapping[str, Sequence[str]] | None,
-) -> list[bytes]:
-    missing = np.zeros(len(keys), bool)
-    for pooling, store in stores.items():
-        everything = store.shape.layers if store.shape else None
-        wanted = everything if layers is None else layers.get(pooling, ())
-        missing |= True if wanted is None else store.missing(keys, wanted)
-    return [key for key, lacks in zip(keys, missing, strict=True) if lacks]
 
 
 def extract(
@@ -162,8 +96,8 @@ def extract(
     gpu = backbone.is_fed
     rounded = gpu and all(store.spec.store_dtype == ROUNDED for store in stores.values())
     count = tokens = 0
-    with _quick_turns(gpu), _Ahead(backbone, config) as ahead, _Writer(behind=gpu) as writer:
-        plan = _waves(stores, texts, layers, options, by_length=gpu)
+    with _quick_turns(gpu), Ahead(backbone, config) as ahead, _Writer(behind=gpu) as writer:
+        plan = cut_waves(stores, texts, layers, options, by_length=gpu)
         head = next(plan, None)
         if head is None:
             return Extraction(0, 0, 0.0)
@@ -171,7 +105,7 @@ def extract(
         if gpu and not budget.tokens:  # measured before the tokenizer occupies the cores
             budget.tokens = packed_budget(backbone) or calibrated_budget(
                 backbone,
-                [item.tokens for item in ahead.items(_evenly(texts, CALIBRATION_TEXTS))],
+                [item.tokens for item in ahead.items(evenly(texts, CALIBRATION_TEXTS))],
                 calibrations,
             )
         waves = ahead.tokenized(chain([head], plan))
@@ -184,7 +118,7 @@ def extract(
         shard = _OpenShard(backbone, layers, options, gpu)
         with TokenBar(backbone.name, 0) as bar:
 
-            def items_of(wave: _Wave) -> list[_Item]:
+            def items_of(wave: Wave) -> list[Item]:
                 """Count the texts of a wave when their turn comes."""
                 nonlocal count, tokens, characters_read
                 read = [item.tokens for item in wave.items]
@@ -201,8 +135,8 @@ def extract(
                 turns = map(items_of, chain([first], waves))
                 if gpu:
                     items = chain.from_iterable(turns)
-                    most = _most_texts(backbone, layers, options)
-                    groups = _batches_of_texts(items, backbone, options, budget, most)
+                    most = most_texts(backbone, layers, options)
+                    groups = batches_of_texts(items, backbone, options, budget, most)
                 else:
                     groups = chain.from_iterable(
                         cut_shards(items, options, cost=lambda item: item.tokens.cost)
@@ -243,202 +177,6 @@ def _quick_turns(gpu: bool) -> Iterator[None]:
         sys.setswitchinterval(usual)
 
 
-# -- groups of texts ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Wave:
-    """Texts that are tokenized together, the longest first; `last` marks the final wave."""
-
-    items: list[_Item]
-    last: bool
-
-
-def _waves(
-    stores: Mapping[str, EmbeddingStore],
-    texts: Sequence[str],
-    layers: Mapping[str, Sequence[str]],
-    options: ExtractConfig,
-    *,
-    by_length: bool,
-) -> Iterator[tuple[list[tuple[bytes, str]], bool]]:
-    """Cut the texts that the stores lack into parts.
-
-    We cut all of the texts, and only then drop those that the stores hold. A job that resumes after
-    an interruption therefore cuts the same parts. With `by_length` the parts are smaller and start
-    with the texts of most characters, so that a GPU does not wait until many are tokenized.
-
-    Yields:
-        The hashes and texts of a part, and true for the last part.
-    """
-    before: dict[bytes, str] = {}
-    stretches = list(_stretches(texts))
-    for number, stretch in enumerate(stretches):
-        assigned = _assigned((texts[place] for place in stretch), options)
-        for key in before.keys() & assigned.keys():
-            del assigned[key]  # a repeat, whose vectors may not be written yet
-        missing = set(_missing(stores, list(assigned), layers))
-        before = assigned
-        entries = list(assigned.items())
-        parts = [entries]
-        if by_length:
-            entries.sort(key=lambda entry: (-len(entry[1]), entry[0]))
-            waves = np.cumsum([len(text) for _, text in entries]) // WAVE_CHARACTERS
-            parts = [[entries[n] for n in np.flatnonzero(waves == w)] for w in np.unique(waves)]
-        parts = [[entry for entry in part if entry[0] in missing] for part in parts]
-        parts = [part for part in parts if part]
-        for place, part in enumerate(parts):
-            yield part, number == len(stretches) - 1 and place == len(parts) - 1
-
-
-def _stretches(texts: Sequence[str]) -> Iterator[range]:
-    """Cut the places of the texts into ranges whose tokens are in memory at a time."""
-    begin = characters = 0
-    for place, text in enumerate(texts):
-        characters += len(text)
-        if place + 1 - begin >= STRETCH_TEXTS or characters >= STRETCH_CHARACTERS:
-            yield range(begin, place + 1)
-            begin, characters = place + 1, 0
-    if begin < len(texts):
-        yield range(begin, len(texts))
-
-
-def _evenly(texts: Sequence[str], count: int) -> list[tuple[bytes, str]]:
-    """Take evenly spaced texts, with an empty hash each."""
-    places = np.unique(np.linspace(0, len(texts) - 1, count).round().astype(int))
-    return [(b"", texts[int(place)]) for place in places]
-
-
-class _Ahead:
-    """Tokenizer that works ahead of a GPU in a thread, and on demand for a CPU."""
-
-    def __init__(self, backbone: Backbone, config: BackboneConfig) -> None:
-        self._backbone = backbone
-        self._config = config
-        self._threads = ThreadPoolExecutor(1) if backbone.is_fed else None
-
-    def items(self, entries: Sequence[tuple[bytes, str]]) -> list[_Item]:
-        """Tokenize texts and sort them, the longest first.
-
-        A batch that is too large for the memory then shows up in the first second. Ties are sorted
-        by hash, so that a job that resumes after an interruption forms the same batches.
-        """
-        tokens = self._backbone.tokenize([text for _, text in entries], self._config)
-        items = [_Item(*entry, text) for entry, text in zip(entries, tokens, strict=True)]
-        items.sort(key=lambda item: (-item.tokens.cost, item.hash))
-        return items
-
-    def tokenized(self, waves: Iterable[tuple[list[tuple[bytes, str]], bool]]) -> Iterator[_Wave]:
-        """Tokenize the waves. On a GPU the next waves are tokenized in the meantime."""
-        if self._threads is None:
-            for entries, last in waves:
-                yield _Wave(self.items(entries), last)
-            return
-        coming: deque[tuple[Future[list[_Item]], bool]] = deque()
-        for entries, last in waves:
-            coming.append((self._threads.submit(self.items, entries), last))
-            if len(coming) > WAVES_AHEAD:
-                items, was_last = coming.popleft()
-                yield _Wave(items.result(), was_last)
-        while coming:
-            items, was_last = coming.popleft()
-            yield _Wave(items.result(), was_last)
-
-    def __enter__(self) -> _Ahead:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        if self._threads is not None:
-            self._threads.shutdown(cancel_futures=True)
-
-
-def cut_shards(
-    items: Iterable[T], options: ExtractConfig, cost: Callable[[T], int], texts_per_item: int = 1
-) -> Iterator[list[T]]:
-    """Cut items into shards. A shard is closed as soon as it reaches a limit of `options`.
-
-    Args:
-        items: the items in the order in which they pass through the model.
-        options: limits on the tokens and texts of a shard.
-        cost: function that counts the tokens of an item.
-        texts_per_item: number of texts of an item.
-    """
-    shard: list[T] = []
-    tokens = 0
-    for item in items:
-        shard.append(item)
-        tokens += cost(item)
-        texts = texts_per_item * len(shard)
-        if tokens >= shard_tokens(options) or texts >= shard_texts(options):
-            yield shard
-            shard, tokens = [], 0
-    if shard:
-        yield shard
-
-
-def _most_texts(
-    backbone: Backbone, layers: Mapping[str, Sequence[str]], options: ExtractConfig
-) -> int:
-    """Return the most texts of a batch for a GPU, whose vectors have to fit beside the pass."""
-    vectors = sum(map(len, layers.values()))
-    of_a_text = 4 * backbone.shape.width * max(1, vectors)  # float32, before they are rounded
-    return max(1, min(shard_texts(options, gpu=True), POOLED_BYTES // of_a_text))
-
-
-def _batches_of_texts(
-    items: Iterable[_Item],
-    backbone: Backbone,
-    options: ExtractConfig,
-    budget: TokenBudget,
-    most: int,
-) -> Iterator[list[_Item]]:
-    """Cut the texts of all waves into batches for a GPU. A shard consists of whole batches.
-
-    A batch begins where the one before it ends and depends on no earlier text, so that a job that
-    resumes after an interruption forms the same batches.
-    """
-    batch: list[_Item] = []
-    windows = tokens = longest = 0
-    for item in items:
-        lengths = [len(window.ids) for window in item.tokens.windows]
-        new_longest = max(longest, *lengths)
-        size = (windows + len(lengths)) * new_longest
-        if packs(backbone, new_longest):
-            size = tokens + item.tokens.cost
-        full = size > budget.tokens or len(batch) >= most
-        if batch and (full or tokens >= (options.shard_tokens or size)):
-            yield batch
-            batch, windows, tokens, new_longest = [], 0, 0, max(lengths)
-        batch.append(item)
-        windows, tokens, longest = windows + len(lengths), tokens + item.tokens.cost, new_longest
-    if batch:
-        yield batch
-
-
-def shard_tokens(options: ExtractConfig, *, gpu: bool = False) -> int:
-    """Return the number of tokens after which a shard is closed.
-
-    On a GPU one shard is written while the next is computed. Each may therefore hold half of the
-    work that a kill may lose.
-
-    Args:
-        options: limit on the work that a kill may lose, if it is set.
-        gpu: True if the model is on a GPU.
-    """
-    most = options.shard_tokens or (GPU_LOSS if gpu else CPU_LOSS)
-    return max(1, most // 2) if gpu else most
-
-
-def shard_texts(options: ExtractConfig, *, gpu: bool = False) -> int:
-    """Return the number of texts after which a shard is closed.
-
-    Args:
-        options: the number, if it is set.
-        gpu: True if the model is on a GPU.
-    """
-    return options.shard_texts or (GPU_TEXTS if gpu else CPU_TEXTS)
-
-
 # -- shards -------------------------------------------------------------------------------------
 
 
@@ -461,8 +199,8 @@ class _OpenShard:
         self._layers = layers
         self._options = options
         self._gpu = gpu
-        self._coming: deque[list[_Item]] = deque()
-        self._items: list[_Item] = []
+        self._coming: deque[list[Item]] = deque()
+        self._items: list[Item] = []
         self._parts: list[Vectors] = []
         self._tokens = self._bytes = 0
         self._begun = time.perf_counter()
@@ -485,7 +223,7 @@ class _OpenShard:
             or time.perf_counter() - self._begun >= SHARD_SECONDS
         )
 
-    def waits_for(self, items: list[_Item]) -> None:
+    def waits_for(self, items: list[Item]) -> None:
         """Queue texts whose vectors will be added later, in the same order."""
         if not self._items and not self._coming:
             self._begun = time.perf_counter()
@@ -555,7 +293,7 @@ class _Writer:
 
 def _write(
     name: str,
-    items: Sequence[_Item],
+    items: Sequence[Item],
     vectors: Vectors,
     stores: Mapping[str, EmbeddingStore],
     layers: Mapping[str, Sequence[str]],

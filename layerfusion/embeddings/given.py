@@ -25,7 +25,7 @@ from layerfusion.embeddings.cache_key import (
     text_hash,
 )
 from layerfusion.embeddings.endpoint import Endpoint
-from layerfusion.embeddings.extract import lacking
+from layerfusion.embeddings.groups import lacking
 from layerfusion.embeddings.latency import Latency, read_latency, write_latency
 from layerfusion.embeddings.pipeline import Pipeline, open_pipeline
 from layerfusion.embeddings.progress import TokenBar

@@ -182,7 +182,8 @@ class EmbeddingSource:
             options: device and sizes.
             layers: layers to keep for each pooling; None keeps all.
         """
-        from layerfusion.embeddings.extract import extract, lacking
+        from layerfusion.embeddings.extract import extract
+        from layerfusion.embeddings.groups import lacking
         from layerfusion.embeddings.latency import lacks_latency
 
         for store in self.stores.values():

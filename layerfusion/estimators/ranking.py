@@ -13,7 +13,7 @@ from layerfusion.commands.overrides import NO_DATASET, SETTINGS, Names, config_o
 from layerfusion.config.check import refuse_time_limit
 from layerfusion.estimators.rows import targets_of, text_list
 from layerfusion.layers.candidates import all_layers
-from layerfusion.layers.selection import standard_error
+from layerfusion.layers.repeats import standard_error
 from layerfusion.runs.fitting import probe_layers, training_texts
 from layerfusion.runs.inputs import prepare_texts
 from layerfusion.runs.select_layers import budget_of

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from statistics import mean
 
 from layerfusion.findings.choice import OBJECTIVE
 from layerfusion.records.format import plural
 from layerfusion.records.job import RunRecord
 
-SHIFTED = re.compile(
-    r"\d+% of the [^;]* are taken off|a label is named from a probability of \d+% on"
-)
-"""What a note on the training of a seed says of a shift: see `fusion.objective.find_shift`."""
 WEIGHTS = "class_weights"
 """Key of the weights of the classes in the settings of a record."""
 
@@ -26,7 +21,7 @@ def calibration_words(record: RunRecord) -> str:
     after = 100 * mean(seed.test["calibration_error"] for seed in seeds)
     before = 100 * mean((seed.uncalibrated or seed.test)["calibration_error"] for seed in seeds)
     stacked = seeds[0].temperature is None
-    if shifts := [found[0] for note in record.fusion_notes if (found := SHIFTED.search(note))]:
+    if shifts := [seed.shift for seed in record.seeds if seed.shift]:
         # What a stack would be at equal weights lacks the shift too, so that it tells nothing.
         was = "" if stacked else f"; before, it was {before:.1f} %"
         return (

@@ -11,7 +11,7 @@ from layerfusion.layers.labels import (
     log_probabilities,
     row_losses,
 )
-from layerfusion.layers.selection import standard_error
+from layerfusion.layers.repeats import standard_error
 
 TEMPERATURE_ROWS = 2.0
 """Strength of the pull of the temperature towards 1, in rows."""

@@ -44,6 +44,7 @@ def propose_layer_sets(
     few: int,
     members: int | None = None,
     usable: Sequence[int] | None = None,
+    distinct: float = 1.0,
 ) -> list[LayerSet]:
     """Propose the best layer, the best of each model, a few that complement each other, and all.
 
@@ -57,6 +58,7 @@ def propose_layer_sets(
         few: most layers of the set that complements itself.
         members: most layers of any set; no limit if None.
         usable: positions of the layers that may be taken; all if None.
+        distinct: number of different texts as a share of the rows.
     """
     allowed = frozenset(range(len(layers)) if usable is None else usable)
     rules = _Rules(layers, budget, allowed)
@@ -68,13 +70,14 @@ def propose_layer_sets(
         "layers that complement each other": rules.complementary(min(few, most)),
     }
     large: dict[str, Choose] = {"every layer": rules.best(len(layers))}
-    whole = budget.cost([layers[n] for n in large["every layer"](log_probs, target)]).flops
+    every = large["every layer"](log_probs, target, distinct)
+    whole = budget.cost([layers[n] for n in every]).flops
     for share in SHARES:
         cheaper = _Rules(layers, budget.within(share * whole), allowed)
         large[f"every layer within {share:.0%} of their FLOPs"] = cheaper.best(len(layers))
     found: list[LayerSet] = []
     for name, choose in (named | large).items():
-        positions = choose(log_probs, target)
+        positions = choose(log_probs, target, distinct)
         taken = {layers[n] for n in positions}
         seen = any(taken == set(other.selection.layers) for other in found)
         if positions and len(positions) <= most and not seen:
@@ -108,7 +111,7 @@ class _Rules:
             one_of_a_model: take only the best of each model.
         """
 
-        def choose(log_probs: Tensor, target: Tensor) -> list[int]:
+        def choose(log_probs: Tensor, target: Tensor, _distinct: float) -> list[int]:
             losses = torch.stack([mean_loss(source, target) for source in log_probs])
             taken: list[int] = []
             for n in losses.argsort(stable=True).tolist():
@@ -123,6 +126,9 @@ class _Rules:
 
     def complementary(self, limit: int) -> Choose:
         """Take the layers that together predict best."""
-        return lambda log_probs, target: [
-            step.position for step in pursue(log_probs, target, limit, allows=self.allows)
-        ]
+
+        def choose(log_probs: Tensor, target: Tensor, distinct: float) -> list[int]:
+            steps = pursue(log_probs, target, limit, allows=self.allows, distinct=distinct)
+            return [step.position for step in steps]
+
+        return choose

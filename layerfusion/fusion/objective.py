@@ -23,7 +23,8 @@ from layerfusion.layers.labels import (
     right_rows,
     row_losses,
 )
-from layerfusion.layers.selection import standard_error
+from layerfusion.layers.repeats import standard_error
+from layerfusion.statistics.f1 import f1_of_rows
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
 """Shares of the classes' log-frequencies that are tried, to be taken off the log-probabilities."""
@@ -31,41 +32,35 @@ THRESHOLDS = (0.4, 0.3, 0.2)
 """Probabilities that are tried as the least from which a label is named, beside one half."""
 
 
-def costs(objective: str, log_probs: Tensor, target: Tensor) -> Tensor:
+def costs(
+    objective: str, log_probs: Tensor, target: Tensor, weights: Tensor | None = None
+) -> Tensor:
     """Return what each row adds to a measure, of which lower is better.
 
-    The mean is the log-loss in nats, or 1 - accuracy, or 1 - F1. F1 is no mean over rows; a row's
-    number is its influence on it to first order (the delta method), added to the value. So the mean
-    is exact, and the standard error of a difference is that of the delta method. Of classes,
-    micro-F1 is accuracy. Of labels, a row is accurate where all of them are right.
+    The mean is the log-loss in nats, or 1 - accuracy, or 1 - F1. F1 is no mean over rows; what a
+    row adds to it is that of `statistics.f1.f1_of_rows`, so that the mean is exact, and the
+    standard error of a difference is that of the delta method. Of classes, micro-F1 is accuracy. Of
+    labels, a row is accurate where all of them are right.
 
     Args:
         objective: log_loss, accuracy, macro_f1 or micro_f1.
         log_probs: log-probabilities of rows. Shape: (rows, classes).
         target: class indices, shape (rows,), or labels, shape (rows, classes).
+        weights: what rows count for, as `row_weights` has it; all count alike if None. Log-loss and
+            the accuracy of classes are weighted. Labels are right or wrong together in accuracy,
+            classes and labels count alike in macro-F1, and answers do in the micro-F1 of labels.
 
     Returns:
         Shape: (rows,), float64.
     """
     multilabel = is_multilabel(target)
     if objective == LOG_LOSS:
-        return row_losses(log_probs, target)
+        return row_losses(log_probs, target, weights)
     if objective == ACCURACY or (objective == MICRO_F1 and not multilabel):
-        return (~right_rows(log_probs, target)).double()
+        wrong = (~right_rows(log_probs, target)).double()
+        return wrong if weights is None or multilabel else wrong * weights
     said = answers(log_probs, multilabel=multilabel)
-    if multilabel:
-        is_said, is_target = said.double(), target.double()
-    else:
-        classes = log_probs.shape[1]
-        is_said, is_target = F.one_hot(said, classes).double(), F.one_hot(target, classes).double()
-    hits, counts = 2 * is_said * is_target, is_said + is_target
-    if objective == MICRO_F1:
-        hits, counts = hits.sum(dim=1, keepdim=True), counts.sum(dim=1, keepdim=True)
-    occurs = counts.sum(dim=0) > 0
-    share = counts.mean(dim=0).clamp_min(1 / len(target))
-    f1 = hits.mean(dim=0) / share
-    influence = (hits - f1 * counts) / share
-    return 1 - (f1 + influence)[:, occurs].mean(dim=1)
+    return 1 - torch.from_numpy(f1_of_rows(objective, target.numpy(), said[None].numpy()))
 
 
 @dataclass(frozen=True)
@@ -152,12 +147,12 @@ def _whole_shift(prior: Tensor, *, multilabel: bool) -> Tensor:
 
 def _share(share: float, whole: Tensor, *, multilabel: bool) -> Shift:
     of = "labels' log-odds" if multilabel else "classes' log-frequencies"
-    return Shift(share * whole, f"; {share:.0%} of the {of} are taken off")
+    return Shift(share * whole, f"{share:.0%} of the {of} are taken off")
 
 
 def _threshold(threshold: float, whole: Tensor) -> Shift:
     shift = torch.full_like(whole, math.log(1 - threshold) - math.log(threshold))
-    return Shift(shift, f"; a label is named from a probability of {threshold:.0%} on")
+    return Shift(shift, f"a label is named from a probability of {threshold:.0%} on")
 
 
 def weights_of(class_weights: str, target: Tensor, num_classes: int) -> Tensor | None:
@@ -182,3 +177,31 @@ def weights_of(class_weights: str, target: Tensor, num_classes: int) -> Tensor |
     else:
         weights = counts.sum() / (occurs.sum() * counts.clamp_min(1).double())
     return (weights * occurs).float()
+
+
+def row_weights(class_weights: str, target: Tensor, num_classes: int) -> Tensor | None:
+    """Return what rows count for where predictions are judged with class weights.
+
+    All classes count alike. Of labels, the rows with a label count as much as those without it, as
+    in the training loss and after the whole shift (`find_shift`), and all labels count alike. A
+    label that all rows have, or none, counts for nothing: it has no other side to be as frequent
+    as.
+
+    Args:
+        class_weights: none or balanced.
+        target: labels of the rows that are judged.
+        num_classes: number of classes.
+
+    Returns:
+        The weights of rows, or of each label of each row, 1 on average over the rows. Shape: that
+        of the labels, float64. None if all rows count alike.
+    """
+    by_class = weights_of(class_weights, target, num_classes)
+    if by_class is None:
+        return None
+    if not is_multilabel(target):
+        return by_class[target].double()
+    rows, counts = len(target), label_counts(target, num_classes).double()
+    with_it, without = rows / (2 * counts), rows / (2 * (rows - counts))
+    varies = (counts > 0) & (counts < rows)
+    return torch.where(varies, torch.where(target.bool(), with_it, without), 0.0)

@@ -28,17 +28,31 @@ from layerfusion.fusion.pool import (
 )
 from layerfusion.fusion.pool_fitting import fit_pool, fit_pools
 from layerfusion.layers.labels import is_multilabel, mean_loss
-from layerfusion.layers.selection import SURE_ERRORS, standard_error
+from layerfusion.layers.repeats import distinct_share, number_texts, standard_error
+from layerfusion.layers.selection import SURE_ERRORS
 from layerfusion.layers.threads import each_on_a_core
 from layerfusion.progress import steps
 
-Choose = Callable[[Tensor, Tensor], list[int]]
-"""(log-probabilities of rows by source, labels) to the positions of the sources to use. Shape:
-(K, rows, classes)."""
+Choose = Callable[[Tensor, Tensor, float], list[int]]
+"""(log-probabilities of rows by source, labels, different texts as a share of the rows) to the
+positions of the sources to use. Shape of the first: (K, rows, classes)."""
 GATED_SOURCES = 12
 """Most sources of a gated pool, which has 3 K² numbers to learn."""
 FOLDS = 5
 """Folds in which the forms of a pool are compared."""
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenPool:
+    """A pool in the form that cross-validation supports, fitted on all rows."""
+
+    pool: Pool
+    losses: dict[str, float]
+    """Cross-validated log-loss of each form, in nats; empty for a single source."""
+    reason: str
+    """Why it has its form, and what was added to its scores, in a reader's words."""
+    shift: str
+    """What was added to its scores for the objective, in one clause; empty where nothing was."""
 
 
 def choose_pool(
@@ -50,7 +64,7 @@ def choose_pool(
     objective: str = LOG_LOSS,
     class_weights: str = UNWEIGHTED,
     text_of: Tensor | None = None,
-) -> tuple[Pool, dict[str, float], str]:
+) -> ChosenPool:
     """Fit the form of pool that cross-validation supports.
 
     Gates have to be better than weights by more than the standard error of the difference over the
@@ -66,24 +80,22 @@ def choose_pool(
         objective: what the pool should be best at: log_loss, accuracy, macro_f1 or micro_f1.
         class_weights: none, or balanced to pool as if all classes were equally frequent.
         text_of: number of the text of each row, if some repeat one. Shape: (rows,).
-
-    Returns:
-        The pool fitted on all rows, the cross-validated log-loss of each form, and the reason
-        in a reader's words.
     """
     form, predicted = judge_forms(log_probs, target, seed=seed, gated=gated, text_of=text_of)
-    pool = fit_pool(log_probs, target, form, _distinct(text_of))
+    pool = fit_pool(log_probs, target, form, distinct_share(text_of))
     prior = label_shares(target, log_probs.shape[2])
     shift = find_shift(objective, class_weights, predicted[form], target, prior, text_of)
     if shift is not None:
         own = 0.0 if pool.shift is None else pool.shift
         pool = replace(pool, shift=own + shift.values)
     words = shift.words if shift is not None else ""
+    served = f"; {words}" if words else ""
     if len(log_probs) == 1:
-        return pool, {}, f"a single source, calibrated{words}"
+        return ChosenPool(pool, {}, f"a single source, calibrated{served}", words)
     means = {name: float(mean_loss(found, target)) for name, found in predicted.items()}
     others = "".join(f"; {WORDS[name]} {means[name]:.4f}" for name in means if name != form)
-    return pool, means, f"{WORDS[form]}, held-out log-loss {means[form]:.4f}{others}{words}"
+    reason = f"{WORDS[form]}, held-out log-loss {means[form]:.4f}{others}{served}"
+    return ChosenPool(pool, means, reason, words)
 
 
 def judge_forms(
@@ -132,14 +144,16 @@ class PoolTask:
         """Choose sources by some rows alone. Shape of `rows`: (rows,), bool."""
         if self.choose is None:
             return list(range(len(self.log_probs)))
-        return self.choose(self.log_probs[:, rows], self.target[rows])
+        return self.choose(self.log_probs[:, rows], self.target[rows], self._distinct(rows))
+
+    def _distinct(self, rows: Tensor) -> float:
+        return distinct_share(None if self.text_of is None else self.text_of[rows])
 
     def predict(self, rows: Tensor, positions: Sequence[int], forms: Sequence[str]) -> list[Tensor]:
         """Fit a pool of each form on some rows; return what each says of the others."""
         sources = self.log_probs[positions]
         known, others = sources[:, rows], sources[:, ~rows]
-        distinct = _distinct(None if self.text_of is None else self.text_of[rows])
-        pools = fit_pools(known, self.target[rows], forms, distinct)
+        pools = fit_pools(known, self.target[rows], forms, self._distinct(rows))
         return [pool(others)[0] for pool in pools]
 
 
@@ -214,18 +228,10 @@ def serve(
 
 def _rows_without_each_fold(target: Tensor, text_of: Tensor | None, seed: int) -> list[Tensor]:
     """Deal texts to folds; give the rows outside of each. Shapes: (rows,), bool."""
-    of_row = torch.arange(len(target))
-    if text_of is not None:
-        of_row = text_of.unique(return_inverse=True)[1]
-    texts = int(of_row.max()) + 1
+    of_row, texts = number_texts(torch.arange(len(target)) if text_of is None else text_of)
     generator = torch.Generator().manual_seed(seed)
     fold_of = (torch.randperm(texts, generator=generator) % min(FOLDS, texts))[of_row]
     return [fold_of != fold for fold in range(int(fold_of.max()) + 1)]
-
-
-def _distinct(text_of: Tensor | None) -> float:
-    """Return the number of different texts as a share of the rows."""
-    return 1.0 if text_of is None else len(text_of.unique()) / len(text_of)
 
 
 def _forms_for(sources: int, forms: Sequence[str]) -> list[str]:

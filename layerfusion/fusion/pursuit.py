@@ -34,6 +34,7 @@ def pursue(
     limit: int,
     *,
     allows: Callable[[Sequence[int]], bool] = lambda _: True,
+    distinct: float = 1.0,
 ) -> list[Step]:
     """Select sources that complement each other, the best single one first.
 
@@ -42,13 +43,14 @@ def pursue(
         target: labels of these rows.
         limit: most sources to take.
         allows: whether the sources at these positions may be used together.
+        distinct: number of different texts as a share of the rows, as for `pool_fitting.fit_pool`.
 
     Returns:
         The sources in the order in which they were added; fewer than `limit` where no other is
         allowed.
     """
     log_probs, target = decisions(log_probs, target)
-    rows = torch.arange(len(target))
+    rows, texts = torch.arange(len(target)), distinct * len(target)
     worth = -torch.stack([F.nll_loss(source, target) for source in log_probs])
     steps: list[Step] = []
     while len(steps) < limit:
@@ -64,13 +66,13 @@ def pursue(
         if best is None:
             break
         chosen = log_probs[[*taken, best]]
-        weights = anchored_weights(chosen, target)
+        weights = anchored_weights(chosen, target, rows=texts)
         pooled = torch.einsum("k,knc->nc", weights.to(chosen), chosen)
         steps.append(Step(best, float(F.cross_entropy(pooled, target))))
         probs = pooled.softmax(dim=1)
         error = probs.clone()
         error[rows, target] -= 1
-        ridge = anchor_strength(len(chosen) + 1, len(target))
+        ridge = anchor_strength(len(chosen) + 1, texts)
         worth = torch.stack([_gain(source, probs, error, ridge) for source in log_probs])
     return steps
 

@@ -16,7 +16,6 @@ from layerfusion.config.job import (
     GATED_STACK,
     LATE_STACK,
     LOG_LOSS,
-    MACRO_F1,
     STACKED,
     STACKS,
     UNWEIGHTED,
@@ -27,12 +26,12 @@ from layerfusion.errors import UserError
 from layerfusion.fusion.deadline import Deadline, Pace
 from layerfusion.fusion.head_member import head_of, read_by_head
 from layerfusion.fusion.layer_sets import LayerSet
-from layerfusion.fusion.objective import costs, weights_of
+from layerfusion.fusion.objective import costs, row_weights
 from layerfusion.fusion.operators.capacity import head_parameters, matched_width
-from layerfusion.layers.labels import is_multilabel
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.probe import NEVER
-from layerfusion.layers.selection import SURE_ERRORS, standard_error
+from layerfusion.layers.repeats import standard_error
+from layerfusion.layers.selection import SURE_ERRORS
 from layerfusion.progress import steps
 
 log = logging.getLogger(__name__)
@@ -76,9 +75,9 @@ class Evaluation:
     """The measure that candidates are ranked by."""
     text_of: Tensor | None = None
     """Number of the text of each row, if some repeat one. Shape: (rows,)."""
-    row_weights: Tensor | None = None
-    """What each row counts for in log-loss and accuracy where classes are weighted, 1 on average.
-    Shape: (rows,)."""
+    weights: Tensor | None = None
+    """What each row, or each label of a row, counts for where classes are weighted: see
+    `objective.row_weights`. Shape: that of the labels."""
 
     @property
     def seen(self) -> Tensor:
@@ -105,10 +104,8 @@ class Evaluation:
 
     def _costs(self, rows: Tensor) -> Tensor:
         """Return what each of some rows adds to the cost. Shape: (rows chosen,), float64."""
-        found = costs(self.objective, self.log_probs[rows], self.target[rows])
-        if self.row_weights is None or self.objective == MACRO_F1:  # classes count alike in it
-            return found
-        return found * self.row_weights[rows]
+        weights = None if self.weights is None else self.weights[rows]
+        return costs(self.objective, self.log_probs[rows], self.target[rows], weights)
 
     def behind(self, other: Evaluation) -> tuple[float, float]:
         """Return the difference of costs on the rows of both, and its standard error."""
@@ -227,16 +224,15 @@ def race(
         deadline: end of the time. A head is not evaluated if that would end too late by the slowest
             one so far, with time to train the chosen one; at least one candidate always is.
         text_of: number of the text of each held-out row, if some repeat one. Shape: (rows,).
-        class_weights: none, or balanced to let all classes count alike.
+        class_weights: none, or balanced to let all classes count alike, and of labels the rows with
+            one as much as those without it.
     """
     held_out = fold_of != NEVER
     fold_of, target = fold_of[held_out], target[held_out]
-
-    by_class = weights_of(class_weights, target, num_classes)
-    row_weights = None if by_class is None or is_multilabel(target) else by_class[target].double()
+    weights = row_weights(class_weights, target, num_classes)
 
     def evaluation(candidate: FusionCandidate, log_probs: Tensor, folds: int) -> Evaluation:
-        return Evaluation(candidate, log_probs, target, folds, objective, text_of, row_weights)
+        return Evaluation(candidate, log_probs, target, folds, objective, text_of, weights)
 
     deadline = deadline or Deadline()
     folds = int(fold_of.max()) + 1

@@ -38,6 +38,9 @@ class Stack:
     regressions: Mapping[int, LinearProbe] = field(default_factory=dict)
     """The logistic regressions within the probes, by source, for `refit` to start from. A stack
     that was read from a file has none."""
+    shift: str = ""
+    """What was added to the scores for the objective, in one clause; empty where nothing was, and
+    in a stack that was read from a file, which has it in its reason alone."""
 
     def predict(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Classify rows.
@@ -153,7 +156,7 @@ def fit_stack(
         member, said = beside
         each.append(said)
     log_probs = torch.stack(each)
-    pool, losses, reason = choose_pool(
+    chosen = choose_pool(
         log_probs,
         held_out[0].target,
         seed=seed,
@@ -162,7 +165,8 @@ def fit_stack(
         class_weights=class_weights,
         text_of=held_out[0].text_of,
     )
-    return Stack(tuple(probes), pool, losses, reason, member, regressions)
+    pool, losses, reason = chosen.pool, chosen.losses, chosen.reason
+    return Stack(tuple(probes), pool, losses, reason, member, regressions, chosen.shift)
 
 
 def refit(

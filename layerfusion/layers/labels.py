@@ -72,16 +72,25 @@ def classification_loss(logits: Tensor, target: Tensor, weights: Tensor | None =
     return F.cross_entropy(logits, target, weight=weights)
 
 
-def row_losses(log_probs: Tensor, target: Tensor) -> Tensor:
+def row_losses(log_probs: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
     """Return the log-loss of each row in nats; of labels, the mean over them.
 
-    Shape: (rows,), float64, from (rows, classes).
+    Args:
+        log_probs: log-probabilities of rows. Shape: (rows, classes).
+        target: labels of the rows.
+        weights: what the loss of each row, or of each label of a row, is multiplied by; 1 if None.
+            Shape: that of the labels.
+
+    Returns:
+        Shape: (rows,), float64.
     """
+    log_probs = log_probs.double()
     if is_multilabel(target):
-        log_probs = log_probs.double()
-        right = torch.where(target.bool(), log_probs, _log_complement(log_probs))
-        return -right.mean(dim=1)
-    return F.nll_loss(log_probs.double(), target, reduction="none")
+        losses = -torch.where(target.bool(), log_probs, _log_complement(log_probs))
+    else:
+        losses = F.nll_loss(log_probs, target, reduction="none")
+    losses = losses if weights is None else losses * weights
+    return losses.mean(dim=1) if is_multilabel(target) else losses
 
 
 def mean_loss(log_probs: Tensor, target: Tensor) -> Tensor:

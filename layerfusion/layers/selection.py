@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -20,6 +19,7 @@ from layerfusion.layers.budget import Budget
 from layerfusion.layers.labels import by_row, decisions
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.probe import HeldOut
+from layerfusion.layers.repeats import standard_error
 from layerfusion.layers.score import Needs, Score
 from layerfusion.layers.scores import ScoreTable, oriented
 
@@ -466,25 +466,6 @@ SURE_ERRORS = 2.0
 """Standard errors by which a simpler or smaller thing has to be better than the average of many,
 to be taken in its place. With ten rows of each class, what has the lowest held-out log-loss
 mostly has it by luck: see *Few labelled rows* in `docs/fusion.md`."""
-
-
-def standard_error(values: Tensor, text_of: Tensor | None = None) -> float:
-    """Standard error of the mean over rows; infinite for a single text, which shows no spread.
-
-    Args:
-        values: one number for each row. Shape: (rows,).
-        text_of: number of the row's text, where rows may repeat one (a weight, or a text with two
-            classes): these are a cluster, which counts once. None if all differ. Shape: (rows,).
-    """
-    if text_of is not None and len(values):
-        of_row = text_of.unique(return_inverse=True)[1]
-        texts = int(of_row.max()) + 1
-        if texts < len(values):
-            moved = (values - values.mean()).double()
-            sums = moved.new_zeros(texts).index_add_(0, of_row, moved)
-            spread = float(sums.square().sum()) * texts / (texts - 1) if texts > 1 else math.inf
-            return spread**0.5 / len(values)
-    return float(values.std()) / len(values) ** 0.5 if len(values) > 1 else float("inf")
 
 
 def pooled_losses(table: ScoreTable, layers: Sequence[LayerId]) -> Tensor:

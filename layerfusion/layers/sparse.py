@@ -13,12 +13,12 @@ from layerfusion.config.job import LayersConfig
 from layerfusion.layers.budget import Budget
 from layerfusion.layers.labels import by_row, decisions
 from layerfusion.layers.log_linear import log_losses, slope_and_curvature
+from layerfusion.layers.repeats import standard_error
 from layerfusion.layers.scores import ScoreTable
 from layerfusion.layers.selection import (
     Choice,
     Selection,
     SelectionRule,
-    standard_error,
     usable_layers,
 )
 

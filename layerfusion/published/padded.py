@@ -21,8 +21,8 @@ from layerfusion.config.job import ExtractConfig, PoolingConfig
 from layerfusion.embeddings.backbone import Backbone
 from layerfusion.embeddings.backbone_loading import load_backbone
 from layerfusion.embeddings.cache_key import text_hash
-from layerfusion.embeddings.extract import cut_shards
 from layerfusion.embeddings.forward import refuse_not_finite
+from layerfusion.embeddings.groups import cut_shards
 from layerfusion.embeddings.progress import TokenBar
 from layerfusion.embeddings.source import EmbeddingSource
 from layerfusion.embeddings.store import EmbeddingStore, TokenCounts

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,10 @@ from layerfusion.records.json_files import (
     write_json,
 )
 
+_SHIFTED = re.compile(
+    r"\d+% of the [^;]* are taken off|a label is named from a probability of \d+% on"
+)
+"""What the note on a seed says of its shift: older records have it nowhere else."""
 SCHEMA = 2
 """Version of `metrics.json`; version 1 is read too."""
 OLD_AUTO = "auto: "
@@ -194,6 +199,9 @@ class SeedRecord:
     uncalibrated: dict[str, float] = field(default_factory=dict)
     """The figures of test before that, and before a shift towards rare classes; empty where
     neither changed anything. Those of a stack are at equal weights of its members."""
+    shift: str = ""
+    """What was added to the scores of classes or labels for the objective, in one clause; empty
+    where nothing was."""
 
 
 @dataclass(frozen=True)
@@ -461,7 +469,7 @@ def read_record(folder: Path) -> RunRecord:
 
     def upgrade(raw: dict[str, Any]) -> dict[str, Any]:
         require_schema(path, raw["schema"], (1, SCHEMA))
-        return _from_schema_1(raw) if raw["schema"] == 1 else raw
+        return _with_shifts(_from_schema_1(raw) if raw["schema"] == 1 else raw)
 
     return read_json(path, RunRecord, "a record of a finished job", upgrade, _fault)
 
@@ -492,6 +500,19 @@ def _fault(record: RunRecord) -> str:
         if not 0 <= record.baseline.test.get("accuracy", -1) <= 1:
             return "baseline.test.accuracy: no share"
     return ""
+
+
+def _with_shifts(raw: dict[str, Any]) -> dict[str, Any]:
+    """Take the shift of each seed out of its note, in records that have no field for it."""
+    found = {
+        note.partition(":")[0]: words[0]
+        for note in raw.get("fusion_notes", ())
+        if (words := _SHIFTED.search(note))
+    }
+    if not found:
+        return raw
+    seeds = [{"shift": found.get(f"seed {one['seed']}", ""), **one} for one in raw["seeds"]]
+    return {**raw, "seeds": seeds}
 
 
 def _from_schema_1(raw: dict[str, Any]) -> dict[str, Any]:

@@ -43,7 +43,9 @@ from layerfusion.layers.blends import held_out_blends
 from layerfusion.layers.budget import Budget
 from layerfusion.layers.candidates import Candidates, all_layers, read_layers
 from layerfusion.layers.discriminant import Blend
+from layerfusion.layers.labels import is_multilabel
 from layerfusion.layers.layer_id import LayerId
+from layerfusion.layers.repeats import distinct_share
 from layerfusion.layers.selection import Selection
 from layerfusion.records.job import CandidateRecord
 from layerfusion.runs.select_layers import budget_of, candidates_of, probed_layers
@@ -99,6 +101,7 @@ def decide(
         few=config.layers.max_layers,
         members=config.fusion.members,
         usable=varying,
+        distinct=distinct_share(held_out[0].text_of),
     )
     widths = {layer: sources[layer.backbone].shape.width for layer in layers}
     fusion_candidates = list_fusion_candidates(
@@ -204,7 +207,11 @@ class _StackedPredictions:
 
 def _with_last(choose: Choose) -> Choose:
     """Let a rule that chooses layers keep the last member, a head, whatever it chooses."""
-    return lambda log_probs, target: [*choose(log_probs[:-1], target), len(log_probs) - 1]
+
+    def chosen(log_probs: Tensor, target: Tensor, distinct: float) -> list[int]:
+        return [*choose(log_probs[:-1], target, distinct), len(log_probs) - 1]
+
+    return chosen
 
 
 def _as_good(evaluations: Sequence[Evaluation], preferred: Evaluation) -> list[Evaluation]:
@@ -268,11 +275,12 @@ def _reasons(evaluations: Sequence[Evaluation], preferred: Evaluation, budget: B
 
 def _value(evaluation: Evaluation) -> str:
     """Name the measure that was chosen by, with its value."""
+    weighted, multilabel = evaluation.weights is not None, is_multilabel(evaluation.target)
     if evaluation.objective == LOG_LOSS:
-        weighted = "" if evaluation.row_weights is None else ", all classes alike"
-        return f"log-loss {evaluation.cost:.4f}{weighted}"
+        how = ", each label as often there as not" if multilabel else ", all classes alike"
+        return f"log-loss {evaluation.cost:.4f}{how if weighted else ''}"
     name = {ACCURACY: "accuracy", MACRO_F1: "macro-F1", MICRO_F1: "micro-F1"}[evaluation.objective]
-    alike = evaluation.row_weights is not None and evaluation.objective != MACRO_F1
+    alike = weighted and not multilabel and evaluation.objective != MACRO_F1
     return f"{'balanced ' if alike else ''}{name} {1 - evaluation.cost:.1%}"
 
 

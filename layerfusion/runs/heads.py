@@ -114,6 +114,8 @@ class TrainedHead:
     uncalibrated: Tensor | None = None
     """Logits of test before anything was changed; None if nothing was. Those of a stack are at
     equal weights. Shape: (rows, classes)."""
+    shift: str = ""
+    """What was added to the scores for the objective, in one clause; empty where nothing was."""
 
 
 def train_heads(
@@ -125,13 +127,22 @@ def train_heads(
     records = []
     for seed, head in heads.items():
         validation, test = (evaluate(head.logits[split], targets[split]) for split in JUDGED)
-        record = SeedRecord(
-            seed, head.best_epoch, head.epochs, head.seconds, validation=validation, test=test
-        )
         before = {}
         if head.uncalibrated is not None:
             before = evaluate(head.uncalibrated, targets["test"])
-        records.append(replace(record, temperature=head.temperature, uncalibrated=before))
+        records.append(
+            SeedRecord(
+                seed,
+                head.best_epoch,
+                head.epochs,
+                head.seconds,
+                validation=validation,
+                test=test,
+                temperature=head.temperature,
+                uncalibrated=before,
+                shift=head.shift,
+            )
+        )
     gates = [head.gates.numpy() for head in heads.values() if head.gates is not None]
     return TrainingResult(
         seeds=records,
@@ -214,6 +225,7 @@ def _train(
         uncalibrated = None
         if "test" in judged and fitted.is_calibrated:
             uncalibrated = _said(fitted, fitted.uncalibrated(predicted["test"][0]))
+        shift = fitted.shift.words if fitted.shift is not None else ""
         heads[seed] = TrainedHead(
             OperatorHead(fitted.classifier, data.standardiser),
             logits,
@@ -231,7 +243,8 @@ def _train(
             fitted.epochs,
             temperature=fitted.temperature,
             uncalibrated=uncalibrated,
-            note=fitted.shift.words.removeprefix("; ") if fitted.shift is not None else "",
+            note=shift,
+            shift=shift,
         )
     return heads
 
@@ -350,6 +363,7 @@ def _stack(
             milliseconds(kept.predict, sources.test) if "test" in judged else None,
             note=stack.reason,
             uncalibrated=uncalibrated,
+            shift=stack.shift,
         )
     return heads
 

@@ -21,8 +21,9 @@ from layerfusion.fusion.deadline import Deadline, Pace
 from layerfusion.layers.budget import Budget
 from layerfusion.layers.candidates import all_layers
 from layerfusion.layers.folds import dealt_by
+from layerfusion.layers.repeats import standard_error
 from layerfusion.layers.scores import compute_scores
-from layerfusion.layers.selection import Selection, pooled_losses, standard_error
+from layerfusion.layers.selection import Selection, pooled_losses
 from layerfusion.progress import duration
 from layerfusion.records.job import PilotRecord
 from layerfusion.runs.select_layers import (

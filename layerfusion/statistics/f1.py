@@ -40,8 +40,8 @@ def f1_scores(metric: str, target: np.ndarray, preds: np.ndarray) -> np.ndarray:
 def f1_of_rows(metric: str, target: np.ndarray, preds: np.ndarray) -> np.ndarray:
     """Return a number for each row, whose mean is the mean F1 over the seeds. Shape: (rows,).
 
-    It is the influence of the row on F1 to first order, added to F1 (the delta method), as in
-    `fusion.objective.costs`. So a difference of two systems has about the variance of the mean.
+    It is the influence of the row on F1 to first order, added to F1 (the delta method). So a
+    difference of two systems has about the variance of the mean.
 
     Args:
         metric: see `f1_scores`, as the others.

@@ -18,7 +18,7 @@ from torchmetrics.functional.classification import (
 )
 
 from layerfusion.errors import UserError
-from layerfusion.layers.labels import answers
+from layerfusion.statistics.answers import answers
 
 METRICS = ("accuracy", "macro_f1", "log_loss", "calibration_error")
 BINS = 15
@@ -64,7 +64,7 @@ def evaluate(logits: Tensor | np.ndarray, target: Tensor | np.ndarray) -> dict[s
         return _evaluate_sets(logits, target)
     num_classes = logits.shape[1]
     probabilities = logits.softmax(dim=1)
-    preds = answers(logits, multilabel=False)
+    preds = torch.from_numpy(answers(logits.numpy(), multilabel=False))
     values = {
         "accuracy": multiclass_accuracy(preds, target, num_classes, average="micro"),
         "macro_f1": multiclass_f1_score(preds, target, num_classes, average="macro"),
@@ -86,7 +86,7 @@ def _evaluate_sets(log_probs: Tensor, target: Tensor) -> dict[str, float]:
         )
     log_probs = log_probs.clamp(max=0.0)
     probabilities, labels = log_probs.exp(), target.shape[1]
-    preds = answers(log_probs, multilabel=True).long()
+    preds = torch.from_numpy(answers(probabilities.numpy(), multilabel=True)).long()
     # Log of the probability that a row lacks the label, exact where the label is all but sure.
     log_lacks = (-torch.expm1(log_probs)).clamp(min=_LEAST).log()
     # The arguments were checked; torchmetrics would refuse a single label.
@@ -106,8 +106,9 @@ def _evaluate_sets(log_probs: Tensor, target: Tensor) -> dict[str, float]:
 
 
 def _tensor(values: Tensor | np.ndarray) -> Tensor:
-    # The array is copied, since torch warns about arrays that are not writable.
-    return values.cpu() if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
+    if isinstance(values, Tensor):
+        return values.detach().cpu()
+    return torch.from_numpy(np.array(values))  # a copy: torch warns of arrays that are read-only
 
 
 def _check(logits: Tensor, target: Tensor) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings import extract as extract_module
-from layerfusion.embeddings import forward
+from layerfusion.embeddings import forward, groups
 from layerfusion.embeddings.backbone import Backbone
 from layerfusion.embeddings.backbone_loading import load_backbone
 from layerfusion.embeddings.cache_key import backbone_spec, text_hash
@@ -230,9 +230,9 @@ def test_texts_in_many_parts_are_each_computed_once(
     backbone = load("llama", tmp_path, device, "bfloat16")
     whole, count = run(backbone, tmp_path / "whole", corpus)
     assert count == len(corpus)
-    monkeypatch.setattr(extract_module, "STRETCH_TEXTS", size[0])
-    monkeypatch.setattr(extract_module, "STRETCH_CHARACTERS", size[1])
-    monkeypatch.setattr(extract_module, "WAVE_CHARACTERS", 100)
+    monkeypatch.setattr(groups, "STRETCH_TEXTS", size[0])
+    monkeypatch.setattr(groups, "STRETCH_CHARACTERS", size[1])
+    monkeypatch.setattr(groups, "WAVE_CHARACTERS", 100)
     twice = [text for text in corpus for _ in range(2)]
     store, count = run(backbone, tmp_path / "parts", twice)
     assert count == len(corpus)
@@ -292,8 +292,8 @@ def test_on_a_gpu_batches_reach_over_waves_and_are_the_same_after_a_kill(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """No wave ends with a batch of its last few texts; here many waves make a batch."""
-    monkeypatch.setattr(extract_module, "WAVE_CHARACTERS", 100)
-    monkeypatch.setattr(extract_module, "STRETCH_TEXTS", 70)
+    monkeypatch.setattr(groups, "WAVE_CHARACTERS", 100)
+    monkeypatch.setattr(groups, "STRETCH_TEXTS", 70)
     monkeypatch.setattr(extract_module, "SHARD_BYTES", 4_000)
     backbone = load("bert", tmp_path, device, "bfloat16")
     whole, _ = run(backbone, tmp_path / "whole", corpus)
@@ -329,7 +329,7 @@ def test_a_batch_of_a_gpu_is_limited_by_its_tokens_alone(
     texts = [f"{text} {number}" for text in corpus for number in range(10)]
     run(backbone, tmp_path / "unset", texts, token_budget=10**6)
     assert [len(batch) for batch in launched] == [len(set(texts))]
-    assert len(texts) > extract_module.CPU_TEXTS
+    assert len(texts) > groups.CPU_TEXTS
     launched.clear()
     run(backbone, tmp_path / "set", texts, token_budget=10**6, shard_texts=500)
     assert max(map(len, launched)) == 500
@@ -340,7 +340,7 @@ def test_the_last_shards_of_a_gpu_are_smaller(
     device: str, tmp_path: Path, corpus: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that less is left to write when the last batch is done."""
-    monkeypatch.setattr(extract_module, "WAVE_CHARACTERS", 2000)
+    monkeypatch.setattr(groups, "WAVE_CHARACTERS", 2000)
     monkeypatch.setattr(extract_module, "SHARD_BYTES", 16_000)
     monkeypatch.setattr(extract_module, "LAST_BYTES", 4_000)
     closed: list[tuple[bool, int]] = []
@@ -494,7 +494,7 @@ def test_a_batch_has_as_many_texts_as_their_vectors_have_room() -> None:
     layers = {"mean": [str(n) for n in range(33)], "last": ["32"]}
     wide: Any = SimpleNamespace(shape=SimpleNamespace(width=4096))
     narrow: Any = SimpleNamespace(shape=SimpleNamespace(width=384))
-    most = extract_module._most_texts(wide, layers, ExtractConfig())
-    assert most * 34 * 4096 * 4 <= extract_module.POOLED_BYTES < (most + 1) * 34 * 4096 * 4
-    assert extract_module._most_texts(narrow, {"mean": ["6"]}, ExtractConfig()) == 16_384
-    assert extract_module._most_texts(narrow, layers, ExtractConfig(shard_texts=20)) == 20
+    most = groups.most_texts(wide, layers, ExtractConfig())
+    assert most * 34 * 4096 * 4 <= groups.POOLED_BYTES < (most + 1) * 34 * 4096 * 4
+    assert groups.most_texts(narrow, {"mean": ["6"]}, ExtractConfig()) == 16_384
+    assert groups.most_texts(narrow, layers, ExtractConfig(shard_texts=20)) == 20

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from layerfusion.fusion.layer_sets import LayerSet, propose_layer_sets
 from layerfusion.layers.budget import Budget
+from layerfusion.layers.layer_id import LayerId
 from tests.layers.test_selection import LAYERS, budget, held_out
 
 SHARPNESS = [0.2, 0.9, 0.3, 0.2, 0.5, 0.8, 1.0, 0.4]
@@ -43,7 +45,22 @@ def test_layers_that_hardly_differ_between_texts_are_in_no_set() -> None:
     taken = {layer for one in found for layer in one.selection.layers}
     assert taken == {LAYERS[n] for n in varying}
     predictions = _predictions(SHARPNESS)
-    assert all({*one.choose(*predictions)} <= {*varying} for one in found)
+    assert all({*one.choose(*predictions, 1.0)} <= {*varying} for one in found)
+
+
+def test_layers_complement_each_other_by_the_texts_whatever_repeats_them() -> None:
+    generator = torch.Generator().manual_seed(3)
+    target = torch.randint(3, (30,), generator=generator)
+    said = 0.5 * F.one_hot(target, 3) + torch.randn(len(LAYERS), 30, 3, generator=generator)
+    said = said.log_softmax(dim=2)
+
+    def few(copies: int, distinct: float) -> list[LayerId]:
+        rows = said.repeat(1, copies, 1), target.repeat(copies)
+        found = propose_layer_sets(LAYERS, *rows, budget(), few=6, distinct=distinct)
+        (one,) = (x for x in found if x.name == "layers that complement each other")
+        return one.selection.layers
+
+    assert few(10, 1 / 10) == few(1, 1.0) != few(10, 1.0)
 
 
 def test_every_layer_is_offered_for_less_too() -> None:
@@ -73,5 +90,5 @@ def test_a_rule_sees_only_the_rows_that_it_is_given() -> None:
     poisoned = log_probs.clone()
     poisoned[:, ~inside] = poisoned[:, ~inside].flip(0)
     for one in _propose(SHARPNESS, budget()).values():
-        chosen = one.choose(log_probs[:, inside], target[inside])
-        assert chosen == one.choose(poisoned[:, inside], target[inside])
+        chosen = one.choose(log_probs[:, inside], target[inside], 1.0)
+        assert chosen == one.choose(poisoned[:, inside], target[inside], 1.0)

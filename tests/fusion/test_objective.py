@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
 from torch import Tensor
+from torch.nn import functional as F
 
 from layerfusion.config.job import FusionConfig, TrainerConfig
 from layerfusion.fusion.calibration import temperature_of
@@ -16,6 +19,7 @@ from layerfusion.fusion.objective import (
     costs,
     find_shift,
     label_shares,
+    row_weights,
     weights_of,
 )
 from layerfusion.fusion.training import Fitted, calibrate, fit
@@ -108,6 +112,43 @@ def test_weights_give_each_class_the_same_share() -> None:
     weights = weights_of("balanced", target, 3)
     assert weights is not None
     torch.testing.assert_close(weights, torch.tensor([8 / 12, 2.0, 0.0]))
+
+
+def test_rows_with_a_label_count_as_much_as_those_without_it() -> None:
+    generator = torch.Generator().manual_seed(0)
+    target = torch.rand(50, 3, generator=generator) < torch.tensor([0.1, 0.5, 0.9])
+    target = torch.cat([target, torch.tensor([[True, False]]).expand(50, 2)], dim=1)
+    assert row_weights("none", target, 5) is None
+    weights, in_training = row_weights("balanced", target, 5), weights_of("balanced", target, 5)
+    assert weights is not None
+    assert in_training is not None
+    for k in range(3):
+        with_it, without = weights[target[:, k], k], weights[~target[:, k], k]
+        assert float(with_it.sum()) == pytest.approx(25)
+        assert float(without.sum()) == pytest.approx(25)
+        assert float(with_it[0] / without[0]) == pytest.approx(float(in_training[k]))
+    assert not weights[:, 3:].any()  # every row has the first of them, and none the last
+    log_probs = torch.randn(50, 5, generator=generator).sigmoid().log()
+    for objective in ("accuracy", "macro_f1", "micro_f1"):
+        plain = costs(objective, log_probs, target)
+        assert costs(objective, log_probs, target, weights).equal(plain)
+
+
+def test_labels_are_judged_as_in_a_population_with_the_whole_shift() -> None:
+    """Of answers that know nothing, those that hold each label for even odds are best."""
+    target = torch.rand(400, 2, generator=torch.Generator().manual_seed(0)) < torch.tensor(
+        [0.1, 0.8]
+    )
+    weights = row_weights("balanced", target, 2)
+    prior = label_shares(target, 2)
+    shift = find_shift("log_loss", "balanced", prior.log().expand(400, 2), target, prior)
+    assert shift is not None
+    losses = [
+        float(costs("log_loss", F.logsigmoid(prior.logit() + part * shift.values).expand(400, 2),
+                    target, weights).mean())
+        for part in (0.0, 0.9, 1.0, 1.1)
+    ]  # fmt: skip
+    assert min(losses) == losses[2] == pytest.approx(math.log(2))
 
 
 def _data(frequencies: list[float]) -> FusionDataModule:

@@ -124,7 +124,7 @@ def test_gates_start_from_the_weights_and_are_pulled_towards_them() -> None:
 def test_a_useless_source_gets_little_weight_and_does_no_harm() -> None:
     said, target = _said(1000, [2.0, 0.0])
     fresh, fresh_target = _said(1000, [2.0, 0.0], seed=1)
-    pool, _, _ = choose_pool(said, target)
+    pool = choose_pool(said, target).pool
     alone = fit_pool(said[:1], target, "single")
     assert float(pool(fresh)[1].mean(dim=0)[1]) < 0.15
     assert _loss(pool, fresh, fresh_target) < _loss(alone, fresh[:1], fresh_target) + 0.005
@@ -150,9 +150,9 @@ def test_sets_of_many_sources_compete_without_gates() -> None:
     said, target = _said(200, [1.0] * (GATED_SOURCES + 1))
     ((_, compared),) = judge_pools([PoolTask(said, target)])
     assert set(compared) == {"single", "anchored"}
-    _, kept, _ = choose_pool(said, target)
+    kept = choose_pool(said, target).losses
     assert set(kept) == {"single", "anchored", "anchored_gated"}
-    _, alone, _ = choose_pool(said, target, gated=True)
+    alone = choose_pool(said, target, gated=True).losses
     assert set(alone) == {"anchored_gated"}
 
 
@@ -167,7 +167,8 @@ def _now_and_then_blind(rows: int, seed: int) -> tuple[Tensor, Tensor]:
 
 def test_gates_of_many_sources_are_taken_where_held_out_rows_are_sure_of_them() -> None:
     said, target = _now_and_then_blind(3000, seed=0)
-    pool, losses, reason = choose_pool(said, target)
+    chosen = choose_pool(said, target)
+    pool, losses, reason = chosen.pool, chosen.losses, chosen.reason
     assert pool.form == "anchored_gated"
     assert losses["anchored_gated"] < losses["anchored"]
     assert reason == (
@@ -183,7 +184,7 @@ def test_gates_of_many_sources_are_taken_where_held_out_rows_are_sure_of_them() 
 def test_gates_of_many_sources_that_are_alike_on_all_texts_are_not_taken() -> None:
     for seed in range(5):
         said, target = _said(300, [0.3] * (GATED_SOURCES + 1), seed)
-        assert choose_pool(said, target)[0].form == "anchored"
+        assert choose_pool(said, target).pool.form == "anchored"
 
 
 @pytest.mark.parametrize(("gain", "form"), [(0.019, "anchored"), (0.021, "anchored_gated")])
@@ -206,7 +207,8 @@ def test_gates_of_anchored_weights_are_fitted_alone_as_beside_the_weights() -> N
 def test_equal_sources_are_better_together_than_any_alone() -> None:
     said, target = _said(1000, [1.5, 1.5, 1.5])
     fresh, fresh_target = _said(1000, [1.5, 1.5, 1.5], seed=1)
-    pool, losses, reason = choose_pool(said, target)
+    chosen = choose_pool(said, target)
+    pool, losses, reason = chosen.pool, chosen.losses, chosen.reason
     assert pool.form != "single"
     assert losses["weighted"] < losses["single"]
     assert reason.startswith(WORDS[pool.form])
@@ -228,7 +230,8 @@ def test_gates_are_taken_where_each_source_knows_its_own_half() -> None:
             torch.where(knows[:, None], 0.3 * wrong[1] + 0.7 * blind, said[1]),
         ]
     ).log_softmax(dim=2)
-    pool, losses, _ = choose_pool(mixed, target)
+    chosen = choose_pool(mixed, target)
+    pool, losses = chosen.pool, chosen.losses
     assert losses["gated"] < losses["weighted"]
     assert pool.form == "gated"
     gates = pool(mixed)[1]
@@ -297,7 +300,7 @@ def test_the_order_of_the_sources_does_not_matter(form: str) -> None:
 
 def test_the_same_seed_gives_the_same_stack() -> None:
     said, target = _said(100, [1.0, 1.2])
-    first, again = (choose_pool(said, target, seed=3)[0](said)[0] for _ in range(2))
+    first, again = (choose_pool(said, target, seed=3).pool(said)[0] for _ in range(2))
     assert torch.equal(first, again)
 
 
@@ -394,11 +397,11 @@ def test_the_choice_of_sources_never_sees_the_rows_that_judge_it() -> None:
     """Sources of pure luck look good to a choice among them on all rows, and never outside."""
     said, target = _said(60, [0.0] * 200)
 
-    def luckiest(log_probs: Tensor, labels: Tensor) -> list[int]:
+    def luckiest(log_probs: Tensor, labels: Tensor, _: float) -> list[int]:
         return [int(torch.stack([F.nll_loss(one, labels) for one in log_probs]).argmin())]
 
     _, honest = judge_forms(said, target, choose=luckiest)
-    best = said[luckiest(said, target)]
+    best = said[luckiest(said, target, 1.0)]
     _, flattering = judge_forms(best, target)
     assert float(F.nll_loss(flattering["single"], target)) < np.log(CLASSES) - 0.02
     assert float(F.nll_loss(honest["single"], target)) > np.log(CLASSES) - 0.01
@@ -439,11 +442,15 @@ def test_predictions_serve_the_objective_as_the_pool_that_is_kept_does() -> None
     for objective, weights in (("macro_f1", "none"), ("log_loss", "balanced")):
         served = serve(objective, weights, plain, target)
         assert not torch.equal(served, plain)
-        kept, *_ = choose_pool(said, target, objective=objective, class_weights=weights)
+        chosen = choose_pool(said, target, objective=objective, class_weights=weights)
+        kept = chosen.pool
+        assert chosen.shift.endswith("of the classes' log-frequencies are taken off")
+        assert chosen.reason.endswith(f"; {chosen.shift}")
         names = served.argmax(1).bincount(minlength=CLASSES) / len(target)
         kept_names = kept(said)[0].argmax(1).bincount(minlength=CLASSES) / len(target)
         torch.testing.assert_close(names, kept_names, rtol=0, atol=0.08)
     assert torch.equal(serve("log_loss", "none", plain, target), plain)
+    assert choose_pool(said, target).shift == ""
     f1 = [float(costs("macro_f1", x, target).mean()) for x in (served, plain)]
     assert f1[0] < f1[1]
 

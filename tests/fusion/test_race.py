@@ -389,10 +389,15 @@ def test_rows_that_repeat_a_text_make_no_difference_sure() -> None:
     assert behind(1, torch.arange(40)) == pytest.approx(once)
 
 
+RARE = (torch.arange(len(FOLD_OF)) % 12 == 0).long()
+
+
 @pytest.mark.parametrize(("weights", "best"), [("none", "often"), ("balanced", "alike")])
-def test_with_balanced_classes_a_rare_class_counts_as_much(weights: str, best: str) -> None:
-    """One names the frequent class alone; the other is right on the rare one as well."""
-    target = (torch.arange(len(FOLD_OF)) % 12 == 0).long()
+@pytest.mark.parametrize("target", [RARE, torch.stack([1 - RARE, RARE], dim=1).bool()])
+def test_with_balanced_classes_a_rare_class_counts_as_much(
+    weights: str, best: str, target: Tensor
+) -> None:
+    """One holds the rare class for rare; the other, for as likely as the frequent one."""
     say = {"often": torch.tensor([[0.9, 0.1]]), "alike": torch.tensor([[0.5, 0.5]])}
     candidates = [
         FusionCandidate(BOTH, FusionConfig("stacked", arguments={"n": n}), 1) for n in say

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from layerfusion.errors import UserError
+from layerfusion.fusion import objective
 from layerfusion.records.job import METRICS, read_record, write_record
 
 OLD = Path(__file__).parent / "data" / "schema_1.json"
@@ -38,6 +41,25 @@ def test_a_record_of_schema_1_is_read_with_its_facts_in_fields(tmp_path: Path) -
     assert record.protocol_facts == {}
     write_record(record, tmp_path)
     assert read_record(tmp_path) == record
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_the_shift_of_a_seed_is_read_from_its_note_in_records_without_a_field(
+    tmp_path: Path, multilabel: bool
+) -> None:
+    whole = objective._whole_shift(torch.tensor([0.8, 0.2]), multilabel=multilabel)
+    shifts = [objective._share(x, whole, multilabel=multilabel) for x in objective.SHARES]
+    shifts += [objective._threshold(x, whole) for x in objective.THRESHOLDS]
+    for shift in shifts:
+
+        def change(raw: dict[str, Any], words: str = shift.words) -> None:
+            raw["fusion_notes"] = ["seed 0: one weight", f"seed 1: one weight; {words}"]
+
+        record = read_record(written(tmp_path, change))
+        assert [seed.shift for seed in record.seeds] == ["", shift.words]
+        bare = [replace(seed, shift="") for seed in record.seeds]
+        write_record(replace(record, seeds=bare), tmp_path)
+        assert read_record(tmp_path).seeds == bare  # where there is a field, it is what counts
 
 
 def test_what_the_published_protocol_left_is_read(tmp_path: Path) -> None:

@@ -8,11 +8,10 @@ import pytest
 import torch
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from layerfusion.findings.calibration import SHIFTED, calibration_words
+from layerfusion.findings.calibration import calibration_words
 from layerfusion.findings.groups import load_groups
 from layerfusion.findings.mistakes import Answers
 from layerfusion.findings.tests import find_all
-from layerfusion.fusion import objective
 from layerfusion.fusion.objective import find_shift
 from layerfusion.report.blocks.errors import (
     MATRIX,
@@ -134,31 +133,23 @@ def test_a_shift_not_the_weights_of_a_stack_is_said_to_move_its_probabilities(
     tmp_path: Path, settings: dict[str, str], why: str
 ) -> None:
     record = write_job(tmp_path, dataset(rows=200), [("minilm", "3")], 0.7, 0.6)
-    seeds = [replace(x, uncalibrated={"calibration_error": 0.01}) for x in record.seeds]
-    for seed in seeds:
-        seed.test["calibration_error"] = 0.214
     log_probs = torch.tensor([[0.9, 0.1], [0.6, 0.4]]).log().repeat(20, 1)
     target = torch.tensor([0, 1]).repeat(20)
     prior = torch.tensor([0.8, 0.2])
     shift = find_shift("macro_f1", "balanced", log_probs, target, prior)
     assert shift is not None
-    notes = [f"seed {n}: one weight for each source{shift.words}" for n in range(len(seeds))]
-    shifted = replace(record, seeds=seeds, settings=settings, fusion_notes=notes)
+    before = {"calibration_error": 0.01}
+    seeds = [replace(x, uncalibrated=before, shift=shift.words) for x in record.seeds]
+    for seed in seeds:
+        seed.test["calibration_error"] = 0.214
+    shifted = replace(record, seeds=seeds, settings=settings)
     words = calibration_words(shifted)
     assert f"moved {why} (100 % of the classes' log-frequencies are taken off)" in words
     assert "no longer the frequencies of the classes" in words
     assert words.endswith("the calibration error on test is 21.4 %.")
     assert "equal weights" not in words
     assert "held-out rows have taught" not in words
-    assert "in 1 of 6 seeds" in calibration_words(replace(shifted, fusion_notes=notes[:1]))
+    one_of_them = [seeds[0], *(replace(seed, shift="") for seed in seeds[1:])]
+    assert "in 1 of 6 seeds" in calibration_words(replace(shifted, seeds=one_of_them))
     head = replace(shifted, seeds=[replace(seed, temperature=1.5) for seed in seeds])
     assert calibration_words(head).endswith("is 21.4 %; before, it was 1.0 %.")
-
-
-@pytest.mark.parametrize("multilabel", [False, True])
-def test_every_shift_is_known_by_its_words(multilabel: bool) -> None:
-    prior = torch.tensor([0.8, 0.2])
-    whole = objective._whole_shift(prior, multilabel=multilabel)
-    shifts = [objective._share(x, whole, multilabel=multilabel) for x in objective.SHARES]
-    shifts += [objective._threshold(x, whole) for x in objective.THRESHOLDS]
-    assert all(SHIFTED.search(f"seed 0: a note{one.words}") for one in shifts)

@@ -39,6 +39,14 @@ def test_f1_is_that_of_the_metrics_and_of_the_costs_of_training(metric: str) -> 
     assert f1_of_rows(metric, SETS, SAID).mean() == pytest.approx(np.mean(said), abs=1e-6)
 
 
+def test_f1_is_0_where_there_is_neither_a_label_nor_an_answer() -> None:
+    nothing = np.zeros((5, 4), bool)
+    log_probs = torch.from_numpy(log_probs_of_sets(nothing))
+    for metric in ("macro_f1", "micro_f1"):
+        assert f1_scores(metric, nothing, nothing[None]).tolist() == [0]
+        assert costs(metric, log_probs, torch.from_numpy(nothing)).tolist() == [1] * 5
+
+
 def test_macro_f1_of_classes_is_that_of_the_metrics() -> None:
     said = [evaluate(log_probs(one), TARGET)["macro_f1"] for one in PREDS]
     assert f1_scores("macro_f1", TARGET, PREDS) == pytest.approx(said, abs=1e-6)
