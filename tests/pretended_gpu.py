@@ -7,6 +7,7 @@ memory to NumPy. What it cannot tell: rounding, the order of what runs at once, 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from torch.utils._pytree import tree_iter, tree_map
 from torchmetrics import Metric
 
 from layerfusion.embeddings import packing
+from layerfusion.fusion import together
 
 GPU = torch.device("cuda", 0)
 BYTES = 1 << 30
@@ -178,6 +180,17 @@ def _bmm(a: Tensor, b: Tensor, out_dtype: torch.dtype | None = None) -> Tensor:
     return a @ b if out_dtype is None else a.to(out_dtype) @ b.to(out_dtype)
 
 
+def _one_by_one(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Stand in for vmap, which makes tensors of its own kind: call with each part of the first."""
+
+    def called(parameters: dict[str, Tensor], *more: Any) -> Tensor:
+        heads = range(len(next(iter(parameters.values()))))
+        parts = [tree_map(operator.itemgetter(n), (parameters, *more)) for n in heads]
+        return torch.stack([function(*own) for own in parts])
+
+    return called
+
+
 @contextmanager
 def pretended_gpu() -> Iterator[torch.device]:
     """Give this process, in this thread, a GPU of one GiB that is not there."""
@@ -199,7 +212,7 @@ def pretended_gpu() -> Iterator[torch.device]:
     with ExitStack() as patched:
         for name, stand_in in cuda.items():
             patched.enter_context(mock.patch.object(torch.cuda, name, stand_in))
-        load = transformers.AutoModel.from_pretrained
+        load, generator = transformers.AutoModel.from_pretrained, torch.Generator
         for holder, name, stand_in in (
             (transformers.AutoModel, "from_pretrained", _from_pretrained(load)),
             (transformers.PreTrainedModel, "to", _module_to),
@@ -207,6 +220,8 @@ def pretended_gpu() -> Iterator[torch.device]:
             (nn.Module, "cpu", lambda self: _move(self, there=False)),
             (Tensor, "pin_memory", lambda self: self),
             (torch, "bmm", _bmm),
+            (torch, "Generator", lambda device="cpu": generator()),
+            (together, "vmap", _one_by_one),
             (torch.ops.aten, "_flash_attention_forward", _flash_attention),
         ):
             patched.enter_context(mock.patch.object(holder, name, stand_in))

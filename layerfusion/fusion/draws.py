@@ -26,9 +26,9 @@ class Draw:
     dropped: float | None = None
     """Share that dropout drops; None for uniform numbers."""
 
-    def by(self, generator: torch.Generator) -> Tensor:
+    def by(self, generator: torch.Generator, device: torch.device) -> Tensor:
         """Draw as PyTorch does on a CPU: 0 or the factor of what is kept. Shape: `shape`."""
-        drawn = torch.empty(self.shape, device=generator.device)
+        drawn = torch.empty(self.shape, device=device)
         if self.dropped is None:
             return drawn.uniform_(generator=generator)
         kept = 1 - self.dropped
@@ -54,9 +54,11 @@ def playing(drawn: Sequence[Tensor]) -> Iterator[None]:
         yield
 
 
-def drawn_by(draws: Sequence[Draw], generator: torch.Generator) -> list[Tensor]:
-    """Make the draws of a step with a generator, which goes on from step to step."""
-    return [draw.by(generator) for draw in draws]
+def drawn_by(
+    draws: Sequence[Draw], generator: torch.Generator, device: torch.device
+) -> list[Tensor]:
+    """Make the draws of a step with a generator of a device, which goes on from step to step."""
+    return [draw.by(generator, device) for draw in draws]
 
 
 class _Draws(TorchFunctionMode):

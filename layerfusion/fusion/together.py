@@ -292,7 +292,7 @@ class _Group:
     def _losses(self, batches: Sequence[Batch]) -> Tensor:
         """Return the loss of each head on its batch. Shape: (heads,)."""
         drawn = [
-            drawn_by(self._draws_of(batch), one.draws)
+            drawn_by(self._draws_of(batch), one.draws, batch[1].device)
             for one, batch in zip(self.heads, batches, strict=True)
         ]
         if len({len(target) for _, target in batches}) > 1:  # the last ones of folds

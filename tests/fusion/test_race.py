@@ -166,7 +166,7 @@ def test_without_stacks_the_best_head_is_preferred() -> None:
 
 
 def test_a_stack_alone_needs_no_heads() -> None:
-    def never(*_: object) -> Tensor:
+    def never(*_: object) -> list[Tensor]:
         raise AssertionError
 
     alone = [candidate("stacked")]
@@ -245,7 +245,7 @@ def _dear_race(**settings: Any) -> tuple[list[str], list[str]]:
         for name in settings.get("among", ("stacked", "late_stack"))
     ]
 
-    def never(*_: object) -> Tensor:
+    def never(*_: object) -> list[Tensor]:
         raise AssertionError
 
     late = Deadline(1, begun=0, now=lambda: 5) if settings.get("late") else None
@@ -408,7 +408,7 @@ def test_with_balanced_classes_a_rare_class_counts_as_much(
         lambda some: [
             say[one.fusion.arguments["n"]].log().double().expand(int(out.sum()), 2) for one in some
         ],
-        lambda *_: torch.zeros(0),
+        lambda *_: [],
         FOLD_OF,
         target,
         2,

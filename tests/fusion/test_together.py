@@ -99,7 +99,7 @@ def _compare(
     tasks: list[HeadTask], trainer: TrainerConfig = TRAINER, **settings: Any
 ) -> list[Fitted]:
     """Train heads together, and each alone; return the former."""
-    common = {"num_classes": CLASSES} | settings
+    common: dict[str, Any] = {"num_classes": CLASSES} | settings
     found = fit_together(tasks, trainer, **common)
     for task, one in zip(tasks, found, strict=True):
         about = {"names": task.names, "importance": task.importance}
