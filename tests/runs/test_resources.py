@@ -1,14 +1,11 @@
-"""How many jobs fit, and a GPU for each, with made-up machines."""
+"""How many jobs fit, with made-up machines, and what memory and cores they have."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
-from threading import Event
 
 import joblib
 import psutil
@@ -18,7 +15,6 @@ from layerfusion.runs import resources as machine
 from layerfusion.runs.resources import (
     GIB,
     forget_peak_memory,
-    free_gpu,
     peak_memory,
     processes_that_fit,
 )
@@ -41,30 +37,6 @@ def test_as_many_as_fit(
     monkeypatch.setattr(machine, "_free_memory", lambda: gib * GIB)
     monkeypatch.setattr(machine, "gpu_names", lambda: [f"gpu{n}" for n in range(gpus)])
     assert processes_that_fit(2, device, "cpu") == fit
-
-
-def test_gpus_are_handed_out_one_a_job(tmp_path: Path) -> None:
-    names = ["a", "b", "c"]
-    with ExitStack() as stack:
-        held = [stack.enter_context(free_gpu(names, tmp_path)) for _ in names]
-        assert sorted(held) == [0, 1, 2]
-    with free_gpu(names, tmp_path) as again:
-        assert again == held[-1]  # the one held last, where its models lie
-
-
-def test_a_job_waits_for_a_gpu(tmp_path: Path) -> None:
-    got = Event()
-
-    def job() -> int:
-        with free_gpu(["only"], tmp_path, seconds=0.01) as index:
-            got.set()
-            return index
-
-    with ThreadPoolExecutor(1) as pool:
-        with free_gpu(["only"], tmp_path):
-            waiting = pool.submit(job)
-            assert not got.wait(0.1)
-        assert waiting.result(timeout=5) == 0
 
 
 def test_the_peak_of_a_job_is_not_that_of_the_one_before() -> None:
