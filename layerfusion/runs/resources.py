@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from layerfusion.config.job import SPREAD, TrainConfig
-from layerfusion.embeddings.gpus import gpu_names, keep_gpu, taking_turns
+from layerfusion.embeddings.gpus import ANY, gpu_names, keep_gpu, smallest_gpu, taking_turns
 
 log = logging.getLogger(__name__)
 
@@ -25,25 +25,32 @@ FORGET_PEAK, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 """Linux files to reset, and to read, the peak memory of this process."""
 
 
-def processes_that_fit(gib: float, device: str, accelerator: str) -> int:
+def processes_that_fit(
+    gib: float, device: str, accelerator: str, time_limit: float | None = None
+) -> int:
     """Return how many jobs can run at once, given the cores, the memory and, if used, the GPUs.
 
+    Jobs that have a GPU from start to end are as many as there are GPUs. Others take turns, and
+    there are as many as have room for what a process keeps of a GPU's memory once it has used it.
+
     Args:
-        gib: memory of one process, in GiB.
+        gib: memory of one process, in GiB, of the machine and of a GPU.
         device: `extract.device`.
         accelerator: `trainer.accelerator`.
+        time_limit: seconds that a job may take; None: as many as it needs.
     """
     import joblib
 
     most = [joblib.cpu_count(), int(_free_memory() / (gib * GIB))]
-    if wants_gpu(device, accelerator) and (gpus := gpu_names()):
-        most.append(1 if device == SPREAD else len(gpus))
+    trained = _trained_on(accelerator)
+    if (device in ANY or trained in ANY) and (gpus := gpu_names()):
+        if device == SPREAD:
+            most.append(1)
+        elif trained in ANY or time_limit is not None:
+            most.append(len(gpus))
+        else:
+            most.append(int(smallest_gpu() / (gib * GIB)))
     return max(1, min(most))
-
-
-def wants_gpu(device: str, accelerator: str) -> bool:
-    """Return True if a job takes any GPU. It does not if it names one, such as `cuda:1`."""
-    return device in ("auto", "cuda", SPREAD) or accelerator in ("auto", "gpu")
 
 
 @contextmanager
