@@ -41,6 +41,7 @@ from layerfusion.embeddings.backbone_checks import (
     warn_of_own_code,
     warn_of_parts,
 )
+from layerfusion.embeddings.gpus import keep_gpu
 from layerfusion.embeddings.shape import NORM, ModelShape
 from layerfusion.embeddings.taps import (
     block_count,
@@ -57,6 +58,8 @@ def load_backbone(
 ) -> Backbone:
     """Load a model folder, and find the model's blocks and layers.
 
+    A job of a sweep that has no turn on a GPU takes one for it, and keeps it until the job ends.
+
     Args:
         name: name of the backbone, for messages.
         folder: a Hugging Face folder with safetensors weights.
@@ -71,6 +74,7 @@ def load_backbone(
     import transformers
 
     require_whole(folder, f"backbone.{name}", weights=True)
+    keep_gpu(device)
     target = choose_device(device)
     more: dict[str, Any] = {"attn_implementation": "eager"} if eager else {}
     quantized = config.dtype in QUANTIZED

@@ -25,6 +25,7 @@ from layerfusion.embeddings.cache_key import (
     text_hash,
 )
 from layerfusion.embeddings.endpoint import Endpoint
+from layerfusion.embeddings.gpus import gpu_turn
 from layerfusion.embeddings.groups import lacking
 from layerfusion.embeddings.latency import Latency, read_latency, write_latency
 from layerfusion.embeddings.pipeline import Pipeline, open_pipeline
@@ -118,7 +119,9 @@ class GivenSource:
         wanted = {GIVEN: [LAYER]}
         if not lacking(self.stores, texts, wanted, options):
             return
-        with FileLock(self.store.folder / FILLING):
+        device = options.device if isinstance(self.giver, Pipeline) else None
+        # The GPU comes first: who fills the store then waits for nobody who waits for the store.
+        with gpu_turn(device), FileLock(self.store.folder / FILLING):
             self.store.refresh()
             missing = lacking(self.stores, texts, wanted, options)
             with TokenBar(self.name, len(missing), "text") as bar:

@@ -24,6 +24,7 @@ from layerfusion.config.job import BackboneConfig
 from layerfusion.embeddings.backbone import choose_device
 from layerfusion.embeddings.backbone_loading import quiet_transformers
 from layerfusion.embeddings.endpoint import Answer
+from layerfusion.embeddings.gpus import keep_gpu
 from layerfusion.embeddings.shape import BATCH
 from layerfusion.errors import OutOfTime, UserError, library_errors, short
 
@@ -129,6 +130,7 @@ class Pipeline:
 
     def _load(self, device: str) -> Any:
         folder = self.asset.path
+        keep_gpu(device)
         chosen = str(choose_device(device))
         with library_errors(f"{self.key}: {folder} cannot be loaded"), quiet_transformers():
             from sentence_transformers import SentenceTransformer

@@ -17,6 +17,7 @@ from layerfusion.assets.sentence import sentence_settings
 from layerfusion.config.assets import SourceConfig
 from layerfusion.config.job import AUTO, TRUNCATE, BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings.cache_key import BackboneSpec, backbone_spec, model_identity, text_hash
+from layerfusion.embeddings.gpus import gpu_turn
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.embeddings.store import EmbeddingStore, TokenCounts
 from layerfusion.embeddings.usage import note_name
@@ -174,6 +175,8 @@ class EmbeddingSource:
     ) -> None:
         """Extract the texts that the stores lack. The model is loaded only if there are any.
 
+        A job of a sweep waits for a GPU first, if that is the device: see `gpu_turn`.
+
         Args:
             parts: for example train, validation and test, each in any order, with any repeats.
                 Texts of two parts never share a batch or a shard. Otherwise the vectors of train
@@ -182,20 +185,46 @@ class EmbeddingSource:
             options: device and sizes.
             layers: layers to keep for each pooling; None keeps all.
         """
-        from layerfusion.embeddings.extract import extract
-        from layerfusion.embeddings.groups import lacking
-        from layerfusion.embeddings.latency import lacks_latency
-
         for store in self.stores.values():
             store.refill = lambda: self.extract(parts, options, layers)
         texts = [text for part in parts for text in part]
-        untimed = any(lacks_latency(store.folder) for store in self.stores.values())
-        tally = self._tally(texts)
-        if not lacking(self.stores, texts, layers, options) and not untimed:
-            tally.warn()
+        if not self._lacks(texts, options, layers):
+            self._tally(texts).warn()
             return
-        from layerfusion.embeddings.backbone_loading import load_backbone
+        with gpu_turn(options.device) as after_others:
+            if after_others:
+                for store in self.stores.values():
+                    store.refresh()
+            if not after_others or self._lacks(texts, options, layers):
+                self._extract(parts, options, layers)
+            else:
+                self._tally(texts).warn()
 
+    def _lacks(
+        self,
+        texts: Sequence[str],
+        options: ExtractConfig,
+        layers: Mapping[str, Sequence[str]] | None,
+    ) -> bool:
+        """Tell whether the model has to be loaded: for texts, or because it was never timed."""
+        from layerfusion.embeddings.groups import lacking
+        from layerfusion.embeddings.latency import lacks_latency
+
+        untimed = any(lacks_latency(store.folder) for store in self.stores.values())
+        return untimed or bool(lacking(self.stores, texts, layers, options))
+
+    def _extract(
+        self,
+        parts: Sequence[Sequence[str]],
+        options: ExtractConfig,
+        layers: Mapping[str, Sequence[str]] | None,
+    ) -> None:
+        """Load the model, and extract the texts that the stores lack."""
+        from layerfusion.embeddings.backbone_loading import load_backbone
+        from layerfusion.embeddings.extract import extract
+
+        texts = [text for part in parts for text in part]
+        tally = self._tally(texts)
         backbone = load_backbone(self.name, self.asset.path, self.config, options.device)
         for part in parts:
             extract(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from layerfusion.config.job import LOG_LOSS, UNWEIGHTED
+from layerfusion.embeddings.gpus import gpu_turn
 from layerfusion.fusion.head_member import HeadMember
 from layerfusion.fusion.pool import WEIGHTED, Pool
 from layerfusion.fusion.pool_forms import choose_pool
@@ -222,23 +223,26 @@ def fit_sources(
     vectors = {k: source for k, source in enumerate(features) if source is not None}
     strengths = {k: held_out[k].strength for k in vectors}
     regressed = {k: strength for k, strength in strengths.items() if strength is not None}
-    regressions = fit_probes(
-        [vectors[k] for k in regressed],
-        labels,
-        list(regressed.values()),
-        num_classes=num_classes,
-        starts=[starts[k] for k in regressed] if starts else (),
-        device=device,
-    )
-    logistic = dict(zip(regressed, regressions, strict=True))
+    with gpu_turn(device if vectors else None):
+        regressions = fit_probes(
+            [vectors[k] for k in regressed],
+            labels,
+            list(regressed.values()),
+            num_classes=num_classes,
+            starts=[starts[k] for k in regressed] if starts else (),
+            device=device,
+        )
+        logistic = dict(zip(regressed, regressions, strict=True))
 
-    def probe_of(k: int) -> LinearProbe:
-        chosen = held_out[k].discriminant
-        if chosen is None:
-            return logistic[k]
-        other = fit_discriminant(vectors[k], labels, chosen, num_classes=num_classes, device=device)
-        return blend_probes(logistic[k], other) if k in logistic else other
+        def probe_of(k: int) -> LinearProbe:
+            chosen = held_out[k].discriminant
+            if chosen is None:
+                return logistic[k]
+            other = fit_discriminant(
+                vectors[k], labels, chosen, num_classes=num_classes, device=device
+            )
+            return blend_probes(logistic[k], other) if k in logistic else other
 
-    found = dict(zip(vectors, each_on_a_core(probe_of, list(vectors), device), strict=True))
+        found = dict(zip(vectors, each_on_a_core(probe_of, list(vectors), device), strict=True))
     identity = LinearProbe(torch.eye(num_classes), torch.zeros(num_classes))
     return [found.get(k, identity) for k in range(len(features))], logistic

@@ -21,6 +21,7 @@ from layerfusion.embeddings.backbone_loading import load_backbone
 from layerfusion.embeddings.batch_size import CPU_BUDGETS, GPU_BUDGETS
 from layerfusion.embeddings.cache_key import text_hash
 from layerfusion.embeddings.forward import TokenBudget, not_finite, pass_batches
+from layerfusion.embeddings.gpus import gpu_turn
 from layerfusion.embeddings.progress import TokenBar
 from layerfusion.embeddings.source import EmbeddingSource
 from layerfusion.embeddings.tokens import Batch, Window, collate
@@ -64,7 +65,7 @@ def sample_attention(
             finite, or no text has two tokens.
     """
     path = _path(source, ATTENTION, texts)
-    values, seconds = _kept(path, lambda: _attention_means(source, texts, options))
+    values, seconds = _kept(path, options, lambda: _attention_means(source, texts, options))
     return {layer: np.array(heads) for layer, heads in values.items()}, seconds
 
 
@@ -74,6 +75,11 @@ def require_attention(source: EmbeddingSource, text: str, options: ExtractConfig
     Raises:
         UserError: naming what the model gives, and scores that it can have.
     """
+    with gpu_turn(options.device):
+        _pass_one(source, text, options)
+
+
+def _pass_one(source: EmbeddingSource, text: str, options: ExtractConfig) -> None:
     backbone = load_backbone(
         source.name, source.asset.path, source.config, options.device, eager=True
     )
@@ -115,7 +121,9 @@ def sample_gradient(
         poolings={name: asdict(pooling) for name, pooling in poolings.items()},
         heads={name: _head_hash(head) for name, head in heads.items()},
     )
-    values, seconds = _kept(path, lambda: _gradient_means(source, texts, labels, heads, options))
+    values, seconds = _kept(
+        path, options, lambda: _gradient_means(source, texts, labels, heads, options)
+    )
     means = {(pooling, layer): g for pooling in values for layer, g in values[pooling].items()}
     return means, seconds
 
@@ -279,12 +287,24 @@ def _head_hash(head: LinearProbe) -> str:
     return digest.hexdigest()
 
 
-def _kept(path: Path, compute: Callable[[], Mapping[str, Any]]) -> tuple[Mapping[str, Any], float]:
+def _kept(
+    path: Path, options: ExtractConfig, compute: Callable[[], Mapping[str, Any]]
+) -> tuple[Mapping[str, Any], float]:
     """Read a result from the cache, or compute and save it; return it and its seconds."""
-    kept = read_facts(path, "score")
-    if kept is None or not {"values", "seconds"} <= kept.keys():
+    if (kept := _read(path)) is not None:
+        return kept
+    with gpu_turn(options.device) as after_others:
+        if after_others and (kept := _read(path)) is not None:
+            return kept
         begun = time.perf_counter()
         values = compute()
-        kept = {"values": values, "seconds": round(time.perf_counter() - begun, 3)}
-        write_facts(path, kept)
+        seconds = round(time.perf_counter() - begun, 3)
+        write_facts(path, {"values": values, "seconds": seconds})
+    return values, seconds
+
+
+def _read(path: Path) -> tuple[Mapping[str, Any], float] | None:
+    kept = read_facts(path, "score")
+    if kept is None or not {"values", "seconds"} <= kept.keys():
+        return None
     return kept["values"], kept["seconds"]

@@ -5,7 +5,7 @@ Every layer has a discriminant, which is quick. The best of them have a logistic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain, islice
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from layerfusion.assets.memo import read_arrays, write_arrays
 from layerfusion.config.job import LayersConfig
+from layerfusion.embeddings.gpus import gpu_turn
 from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.layers.candidates import Candidates
 from layerfusion.layers.discriminant import (
@@ -29,6 +30,7 @@ from layerfusion.layers.discriminant import (
 )
 from layerfusion.layers.held_out import cache_files, held_out_probes
 from layerfusion.layers.labels import is_multilabel
+from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.probe import NEVER, HeldOut
 from layerfusion.layers.threads import each_on_a_core
 from layerfusion.progress import steps
@@ -115,26 +117,47 @@ def _discriminants(
             device=device,
         )
 
-    found: dict[int, tuple[Tensor, Discriminant]] = {}
-    cached: dict[Path, dict[str, tuple[Tensor, Discriminant]]] = {}
-    missing: dict[Path, list[int]] = {}
-    for path, places in cache_files(candidates, lambda _: key).items():
-        if isinstance(candidates.sources[candidates.layers[places[0]].backbone], LexicalSource):
-            continue
-        cached[path] = _read(path)
-        for n in places:
-            if layers[n].layer in cached[path]:
-                found[n] = cached[path][layers[n].layer]
-            else:
-                missing.setdefault(path, []).append(n)
-    todo = [*chain(*missing.values())]
-    with closing(each_on_a_core(judge, todo, device)) as judged:
-        told = steps(judged, "discriminants of layers", len(todo))
-        for path, places in missing.items():
-            fresh = dict(zip(places, islice(told, len(places)), strict=True))
-            _write(path, cached[path] | {layers[n].layer: one for n, one in fresh.items()})
-            found |= fresh
-    return found
+    paths = {
+        path: places
+        for path, places in cache_files(candidates, lambda _: key).items()
+        if not isinstance(candidates.sources[layers[places[0]].backbone], LexicalSource)
+    }
+    cached = {path: _read(path) for path in paths}
+    if not any(_missing(layers, paths, cached).values()):
+        return _by_place(layers, paths, cached)
+    with gpu_turn(device) as after_others:
+        if after_others:
+            cached = {path: _read(path) for path in paths}
+        missing = _missing(layers, paths, cached)
+        todo = [*chain(*missing.values())]
+        with closing(each_on_a_core(judge, todo, device)) as judged:
+            told = steps(judged, "discriminants of layers", len(todo))
+            for path, places in missing.items():
+                fresh = dict(zip(places, islice(told, len(places)), strict=True))
+                cached[path] |= {layers[n].layer: one for n, one in fresh.items()}
+                if fresh:
+                    _write(path, cached[path])
+    return _by_place(layers, paths, cached)
+
+
+_Found = Mapping[Path, Mapping[str, tuple[Tensor, Discriminant]]]
+"""Cache file to layer to what is known of its discriminant."""
+
+
+def _missing(
+    layers: Sequence[LayerId], paths: Mapping[Path, Sequence[int]], cached: _Found
+) -> dict[Path, list[int]]:
+    """Find the positions of the layers that each cache file lacks."""
+    return {
+        path: [n for n in places if layers[n].layer not in cached[path]]
+        for path, places in paths.items()
+    }
+
+
+def _by_place(
+    layers: Sequence[LayerId], paths: Mapping[Path, Sequence[int]], cached: _Found
+) -> dict[int, tuple[Tensor, Discriminant]]:
+    return {n: cached[path][layers[n].layer] for path, places in paths.items() for n in places}
 
 
 def _read(path: Path) -> dict[str, tuple[Tensor, Discriminant]]:

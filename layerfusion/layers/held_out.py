@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from layerfusion.assets.memo import hash_of, read_arrays, write_arrays
 from layerfusion.config.job import STRENGTHS, LayersConfig
 from layerfusion.embeddings.cache_key import text_hash
+from layerfusion.embeddings.gpus import gpu_turn
 from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.embeddings.source import Source
 from layerfusion.layers.candidates import Candidates
@@ -64,28 +66,71 @@ def held_out_probes(
         The predictions for each candidate, and the seconds of a core or GPU that fitting takes, or
         took when the probes were first fitted.
     """
-    layers = candidates.layers
-    probes: dict[int, _TimedProbe] = {}
-    paths = cache_files(candidates, lambda source: _key(source, config))
-    files = {path: (_read(path, candidates), places) for path, places in paths.items()}
-    for cached, places in files.values():
-        probes |= {n: cached[layers[n].layer] for n in places if layers[n].layer in cached}
-    missing = [n for n in range(len(layers)) if n not in probes]
-    unsaved: set[int] = set()
-    saved = time.perf_counter()
-    fitted_anew = _fit_missing(candidates, missing, config, device) if missing else ()
-    for fresh in _counting(fitted_anew, len(missing)):
-        probes |= fresh
-        unsaved |= set(fresh)
-        if not set(missing) <= set(probes) and time.perf_counter() - saved < SAVE_SECONDS:
-            continue
-        for path, (cached, places) in files.items():
-            if unsaved & set(places):
-                fitted = {layers[n].layer: probes[n] for n in places if n in probes}
-                _write(path, cached | fitted)
-        unsaved, saved = set(), time.perf_counter()
-    ordered = [probes[n] for n in range(len(layers))]
+    lexical: dict[Path, list[int]] = {}
+    models: dict[Path, list[int]] = {}
+    for path, places in cache_files(candidates, lambda source: _key(source, config)).items():
+        source = candidates.sources[candidates.layers[places[0]].backbone]
+        (lexical if isinstance(source, LexicalSource) else models)[path] = places
+    fit_layers = partial(_fit_layers, candidates, config=config, device=device)
+    probes = _fitted_once(candidates, models, fit_layers, device)
+    probes |= _fitted_once(candidates, lexical, partial(_fit_lexical, candidates), None)
+    ordered = [probes[n] for n in range(len(candidates.layers))]
     return tuple(probe.held_out for probe in ordered), sum(probe.seconds for probe in ordered)
+
+
+def _fitted_once(
+    candidates: Candidates,
+    paths: Mapping[Path, Sequence[int]],
+    fit: Callable[[Sequence[int]], Iterator[dict[int, _TimedProbe]]],
+    device: torch.device | None,
+) -> dict[int, _TimedProbe]:
+    """Read probes from the cache, and fit and keep those that it lacks.
+
+    Args:
+        candidates: the layers.
+        paths: cache file to the positions of its layers.
+        fit: fits the layers at some positions, batch by batch.
+        device: where it does so; a GPU is waited for, see `gpu_turn`.
+
+    Returns:
+        The probe of each position.
+    """
+    layers = candidates.layers
+    files, probes = _cached(candidates, paths)
+    if len(probes) == sum(map(len, paths.values())):
+        return probes
+    with gpu_turn(device) as after_others:
+        if after_others:
+            files, probes = _cached(candidates, paths)
+        missing = sorted(n for places in paths.values() for n in places if n not in probes)
+        unsaved: set[int] = set()
+        saved = time.perf_counter()
+        for fresh in _counting(fit(missing), len(missing)):
+            probes |= fresh
+            unsaved |= set(fresh)
+            if not set(missing) <= set(probes) and time.perf_counter() - saved < SAVE_SECONDS:
+                continue
+            for path, places in paths.items():
+                if unsaved & set(places):
+                    fitted = {layers[n].layer: probes[n] for n in places if n in probes}
+                    _write(path, files[path] | fitted)
+            unsaved, saved = set(), time.perf_counter()
+    return probes
+
+
+def _cached(
+    candidates: Candidates, paths: Mapping[Path, Sequence[int]]
+) -> tuple[dict[Path, dict[str, _TimedProbe]], dict[int, _TimedProbe]]:
+    """Read cache files: all probes of each, by layer, and those of the candidates, by position."""
+    layers = candidates.layers
+    files = {path: _read(path, candidates) for path in paths}
+    probes = {
+        n: files[path][layers[n].layer]
+        for path, places in paths.items()
+        for n in places
+        if layers[n].layer in files[path]
+    }
+    return files, probes
 
 
 def _counting(
@@ -99,16 +144,10 @@ def _counting(
                 step()
 
 
-def _fit_missing(
-    candidates: Candidates, places: Sequence[int], config: LayersConfig, device: torch.device
+def _fit_layers(
+    candidates: Candidates, layers: Sequence[int], config: LayersConfig, device: torch.device
 ) -> Iterator[dict[int, _TimedProbe]]:
-    """Fit the layers of all models in one optimisation, then all lexical sources side by side.
-
-    A lexical source is a classifier on counts that are learned anew for each fold.
-    """
-    owners = {n: candidates.sources[candidates.layers[n].backbone] for n in places}
-    lexical = {n: owner for n, owner in owners.items() if isinstance(owner, LexicalSource)}
-    layers = [n for n in places if n not in lexical]
+    """Fit the layers of all models in one optimisation."""
     for batch in cross_validate_in_batches(
         [candidates.features[n] for n in layers],
         candidates.labels,
@@ -121,13 +160,21 @@ def _fit_missing(
     ):
         seconds = batch.seconds / len(batch.probes)
         yield {layers[place]: _TimedProbe(probe, seconds) for place, probe in batch.probes.items()}
+
+
+def _fit_lexical(candidates: Candidates, places: Sequence[int]) -> Iterator[dict[int, _TimedProbe]]:
+    """Fit all lexical sources side by side: classifiers on counts, learned anew for each fold."""
+    owners = [candidates.sources[candidates.layers[n].backbone] for n in places]
+    sources = [owner for owner in owners if isinstance(owner, LexicalSource)]
     begun = time.perf_counter()
-    for n, probe in zip(lexical, _fit_lexical(candidates, [*lexical.values()]), strict=True):
+    for n, probe in zip(places, _predict_by_counts(candidates, sources), strict=True):
         yield {n: _TimedProbe(probe, time.perf_counter() - begun)}
         begun = time.perf_counter()
 
 
-def _fit_lexical(candidates: Candidates, sources: Sequence[LexicalSource]) -> Iterator[HeldOut]:
+def _predict_by_counts(
+    candidates: Candidates, sources: Sequence[LexicalSource]
+) -> Iterator[HeldOut]:
     """Predict held-out rows by classifiers on counts, each with the strength of the lowest loss."""
     texts = candidates.texts
     predicted = predict_folds(

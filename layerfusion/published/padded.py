@@ -22,6 +22,7 @@ from layerfusion.embeddings.backbone import Backbone
 from layerfusion.embeddings.backbone_loading import load_backbone
 from layerfusion.embeddings.cache_key import text_hash
 from layerfusion.embeddings.forward import refuse_not_finite
+from layerfusion.embeddings.gpus import gpu_turn
 from layerfusion.embeddings.groups import cut_shards
 from layerfusion.embeddings.progress import TokenBar
 from layerfusion.embeddings.source import EmbeddingSource
@@ -92,6 +93,8 @@ def extract_padded(
 ) -> None:
     """Extract the last hidden state of what the store of `padded_mean` lacks.
 
+    A job of a sweep waits for a GPU first, if that is the device: see `gpu_turn`.
+
     Args:
         source: a backbone opened with `PADDED_POOLING`.
         splits: the texts of each split in the data's order; no batch crosses a split.
@@ -100,6 +103,21 @@ def extract_padded(
     Raises:
         UserError: if a vector is not finite, the disk is full or a text has no tokens.
     """
+    lacking = _lacking(source, splits, options)
+    if not lacking:
+        return
+    with gpu_turn(options.device) as after_others:
+        if after_others:
+            source.stores[PADDED_MEAN].refresh()
+            lacking = _lacking(source, splits, options)
+        if lacking:
+            _extract_batches(source, lacking, options)
+
+
+def _lacking(
+    source: EmbeddingSource, splits: Sequence[Sequence[str]], options: ExtractConfig
+) -> list[_Batch]:
+    """Find the batches that the store lacks and that this process has to extract."""
     store = source.stores[PADDED_MEAN]
     batches = dict.fromkeys(batch for split in splits for batch in _batches(split))
     lacking = [
@@ -110,8 +128,13 @@ def extract_padded(
     if store.shape is not None:
         top = store.shape.layers[-1:]
         lacking = [batch for batch in lacking if store.missing(batch.addresses, top).any()]
-    if not lacking:
-        return
+    return lacking
+
+
+def _extract_batches(
+    source: EmbeddingSource, lacking: Sequence[_Batch], options: ExtractConfig
+) -> None:
+    store = source.stores[PADDED_MEAN]
     backbone = load_backbone(source.name, source.asset.path, source.config, options.device)
     store.describe_model(backbone.shape)
     texts = [text for batch in lacking for text in batch.texts]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from layerfusion.config.job import GATED_STACK, STACKS, TrainConfig
 from layerfusion.embeddings.backbone import probe_device
+from layerfusion.embeddings.gpus import clock
 from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.embeddings.shape import BATCH
 from layerfusion.fusion.data import FusionDataModule
@@ -307,7 +308,7 @@ def _stack(
     heads: dict[int, TrainedHead] = {}
     sources: StackSources | None = None
     for seed in _seeds(config, inputs):
-        begun = time.perf_counter()
+        begun = clock()
         dealt = replace(config, seed=seed, layers=layers)
         candidates = candidates_of(dealt, inputs.dataset, inputs.sources, chosen)
         held = held_out_blends(candidates, layers, device)
@@ -359,7 +360,7 @@ def _stack(
             weights.mean(dim=0),
             kept.num_parameters + sum(one.num_parameters for one in sources.regressions.values()),
             kept.num_flops,
-            time.perf_counter() - begun,
+            clock() - begun,
             milliseconds(kept.predict, sources.test) if "test" in judged else None,
             note=stack.reason,
             uncalibrated=uncalibrated,

@@ -1,4 +1,4 @@
-"""The machine's resources: how many jobs fit at once, a GPU for each, and peak memory."""
+"""The machine's resources: how many jobs fit at once, a GPU for those that need it, and memory."""
 
 from __future__ import annotations
 
@@ -6,21 +6,16 @@ import logging
 import os
 import resource
 import sys
-import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from layerfusion.config.job import SPREAD, TrainConfig
+from layerfusion.embeddings.gpus import ANY, gpu_names, keep_gpu, smallest_gpu, taking_turns
 
 log = logging.getLogger(__name__)
 
-NVIDIA = Path("/dev/nvidiactl")
-"""Exists if an NVIDIA driver is installed. Checked first, because importing torch is slow."""
 MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 """Files with the memory limit of a container, for control groups of version 2 and version 1."""
 GIB = 2**30
@@ -29,91 +24,54 @@ MEASURED = 0.2
 FORGET_PEAK, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 """Linux files to reset, and to read, the peak memory of this process."""
 
-_last_gpu = 0
 
-
-def processes_that_fit(gib: float, device: str, accelerator: str) -> int:
+def processes_that_fit(
+    gib: float, device: str, accelerator: str, time_limit: float | None = None
+) -> int:
     """Return how many jobs can run at once, given the cores, the memory and, if used, the GPUs.
 
+    Jobs that have a GPU from start to end are as many as there are GPUs. Others take turns, and
+    there are as many as have room for what a process keeps of a GPU's memory once it has used it.
+
     Args:
-        gib: memory of one process, in GiB.
+        gib: memory of one process, in GiB, of the machine and of a GPU.
         device: `extract.device`.
         accelerator: `trainer.accelerator`.
+        time_limit: seconds that a job may take; None: as many as it needs.
     """
     import joblib
 
     most = [joblib.cpu_count(), int(_free_memory() / (gib * GIB))]
-    if wants_gpu(device, accelerator) and (gpus := gpu_names()):
-        most.append(1 if device == SPREAD else len(gpus))
+    trained = _trained_on(accelerator)
+    if (device in ANY or trained in ANY) and (gpus := gpu_names()):
+        if device == SPREAD:
+            most.append(1)
+        elif trained in ANY or time_limit is not None:
+            most.append(len(gpus))
+        else:
+            most.append(int(smallest_gpu() / (gib * GIB)))
     return max(1, min(most))
-
-
-def wants_gpu(device: str, accelerator: str) -> bool:
-    """Return True if a job takes any GPU. It does not if it names one, such as `cuda:1`."""
-    return device in ("auto", "cuda", SPREAD) or accelerator in ("auto", "gpu")
-
-
-def gpu_names() -> list[str]:
-    """Return the UUIDs of the GPUs that this process sees, which all processes agree on."""
-    if not NVIDIA.exists():
-        return []
-    import torch
-
-    count = torch.cuda.device_count()
-    return [str(torch.cuda.get_device_properties(index).uuid) for index in range(count)]
 
 
 @contextmanager
 def own_gpu(config: TrainConfig) -> Iterator[None]:
-    """Make a GPU that no other job uses the current device, if the job wants a GPU.
+    """Let a job of a sweep take turns on a GPU of its own, which becomes the current device.
 
-    A job whose models are spread over all GPUs waits until it has all of them.
+    A job whose models are spread over all GPUs waits until it has all of them. A job keeps its GPU
+    from start to end where its heads are trained there, and where its time is limited, as waiting
+    would leave less of it.
     """
-    names = gpu_names() if wants_gpu(config.extract.device, config.trainer.accelerator) else []
-    if not names:
-        yield
-        return
-    import torch
-
-    folder = Path(tempfile.gettempdir()) / f"layerfusion-gpus-{os.getuid()}"
-    with ExitStack() as held:
-        if config.extract.device == SPREAD:
-            for name in sorted(names):  # in one order, so that no two jobs wait for each other
-                held.enter_context(free_gpu([name], folder))
-        else:
-            torch.cuda.set_device(held.enter_context(free_gpu(names, folder)))
+    device, trained = config.extract.device, _trained_on(config.trainer.accelerator)
+    with taking_turns(spread=device == SPREAD):
+        if config.time_limit is not None:
+            keep_gpu(device)
+        keep_gpu(trained)
         yield
 
 
-@contextmanager
-def free_gpu(names: Sequence[str], folder: Path, seconds: float = 0.5) -> Iterator[int]:
-    """Lock one of the GPUs, waiting until one is free. The last one used is tried first.
-
-    Args:
-        names: UUIDs of the GPUs.
-        folder: folder of the lock files.
-        seconds: time between two tries.
-
-    Yields:
-        Index of the GPU in `names`.
-    """
-    global _last_gpu
-    folder.mkdir(parents=True, exist_ok=True)
-    while True:
-        # The last GPU comes first, since a model may still be in its memory.
-        for index in sorted(range(len(names)), key=lambda index: (index != _last_gpu, index)):
-            lock = FileLock(folder / f"{names[index]}.lock", timeout=0)
-            try:
-                lock.acquire()
-            except Timeout:
-                continue
-            _last_gpu = index
-            try:
-                yield index
-            finally:
-                lock.release()
-            return
-        time.sleep(seconds)
+def _trained_on(accelerator: str) -> str:
+    """Return the device that an accelerator of Lightning stands for."""
+    return {"gpu": "cuda"}.get(accelerator, accelerator)
 
 
 @cache

@@ -13,7 +13,7 @@ import transformers
 from torch.utils._pytree import tree_map
 
 from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig, TrainConfig
-from layerfusion.embeddings import backbone_loading
+from layerfusion.embeddings import backbone_loading, gpus
 from layerfusion.embeddings.backbone import Backbone, is_spread
 from layerfusion.embeddings.backbone_loading import load_backbone
 from layerfusion.embeddings.cache_key import text_hash
@@ -224,25 +224,27 @@ def test_without_bitsandbytes_the_way_out_is_told(
 def test_a_model_that_is_spread_waits_for_all_gpus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resources, "gpu_names", lambda: ["b", "a"])
-    monkeypatch.setattr(resources.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(gpus, "gpu_names", lambda: ["b", "a"])
+    monkeypatch.setattr(gpus.tempfile, "gettempdir", lambda: str(tmp_path))
     config = SimpleNamespace(
-        extract=ExtractConfig(device="spread"), trainer=SimpleNamespace(accelerator="cpu")
+        extract=ExtractConfig(device="spread"),
+        trainer=SimpleNamespace(accelerator="cpu"),
+        time_limit=None,
     )
     taken: list[list[str]] = []
-    right = resources.free_gpu
+    right = gpus.free_gpu
 
     def free(names: list[str], folder: Path) -> Any:
         taken.append(names)
         return right(names, folder)
 
-    monkeypatch.setattr(resources, "free_gpu", free)
+    monkeypatch.setattr(gpus, "free_gpu", free)
     with resources.own_gpu(cast(TrainConfig, config)):
-        assert taken == [["a"], ["b"]]
-        folder = next(tmp_path.glob("layerfusion-gpus-*"))
-        for name in ("a", "b"):
-            lock = resources.FileLock(folder / f"{name}.lock", timeout=0)
-            with pytest.raises(resources.Timeout):
-                lock.acquire()
-    monkeypatch.setattr(resources, "_free_memory", lambda: 64 * resources.GIB)
-    assert resources.processes_that_fit(1, "spread", "cpu") == 1
+        assert taken == []
+        with gpus.gpu_turn("spread"):
+            assert taken == [["a"], ["b"]]
+            folder = next(tmp_path.glob("layerfusion-gpus-*"))
+            for name in ("a", "b"):
+                lock = gpus.FileLock(folder / f"{name}.lock", timeout=0)
+                with pytest.raises(gpus.Timeout):
+                    lock.acquire()

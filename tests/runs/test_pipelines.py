@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from filelock import FileLock
 
 import layerfusion as lf
 from layerfusion.cli import main
-from layerfusion.config.job import BackboneConfig
+from layerfusion.config.job import BackboneConfig, ExtractConfig
+from layerfusion.embeddings import gpus
 from layerfusion.embeddings import pipeline as pipeline_file
 from layerfusion.embeddings.given import open_given
+from layerfusion.embeddings.store import FILLING
 from layerfusion.errors import UserError
 from layerfusion.records.job import read_record
 from tests.tiny import WORDS, run, tiny_folder, tiny_job, tiny_texts, tiny_tokenizer
@@ -161,6 +167,36 @@ def test_vectors_are_kept_by_the_content_of_the_pipeline(
     monkeypatch.setattr(pipeline_file.Pipeline, "_load", None)  # all vectors are there already
     again = ["train", *words_of(root), *QUICK, "seed=5", f"hydra.run.dir={tmp_path}/again"]
     assert main(again) == 0
+
+
+def test_in_a_sweep_it_waits_for_a_gpu_before_it_locks_the_store(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a job with the GPU may wait for the store while another waits for the GPU."""
+    source = open_given("any", BackboneConfig(pipeline=str(root / "static")), tmp_path, text="text")
+    right, steps = pipeline_file.Pipeline._load, list[str]()
+
+    @contextmanager
+    def free(*_words: Any) -> Iterator[int]:
+        with FileLock(source.store.folder / FILLING, timeout=0):
+            steps.append("waits")
+        yield 0
+        steps.append("is done")
+
+    def load(pipeline: pipeline_file.Pipeline, device: str) -> Any:
+        steps.append("loads")
+        return right(pipeline, device)
+
+    monkeypatch.setattr(gpus, "gpu_names", lambda: ["only"])
+    monkeypatch.setattr(gpus, "free_gpu", free)
+    monkeypatch.setattr(gpus.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _index: None)
+    monkeypatch.setattr(pipeline_file.Pipeline, "_load", load)
+    with gpus.taking_turns(spread=False):
+        source.extract([["rain fell", "music rang"]], ExtractConfig())
+        assert steps == ["waits", "loads", "is done"]
+        source.extract([["rain fell", "music rang"]], ExtractConfig())
+    assert steps == ["waits", "loads", "is done"]
 
 
 def test_it_is_planned_and_reported_and_limits_of_flops_are_refused(

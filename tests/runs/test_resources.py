@@ -1,14 +1,12 @@
-"""How many jobs fit, and a GPU for each, with made-up machines."""
+"""How many jobs fit, with made-up machines, and what memory and cores they have."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
-from threading import Event
+from typing import Any
 
 import joblib
 import psutil
@@ -18,53 +16,42 @@ from layerfusion.runs import resources as machine
 from layerfusion.runs.resources import (
     GIB,
     forget_peak_memory,
-    free_gpu,
     peak_memory,
     processes_that_fit,
 )
 
 
 @pytest.mark.parametrize(
-    ("cores", "gib", "gpus", "device", "fit"),
+    ("cores", "gib", "gpus", "words", "fit"),
     [
-        (16, 64, 0, "auto", 16),  # cores
-        (16, 9, 0, "auto", 4),  # memory
-        (16, 64, 3, "auto", 3),  # a GPU each
-        (16, 64, 3, "cpu", 16),
-        (1, 1, 0, "cpu", 1),  # never none
+        (16, 64, [], ["auto", "cpu"], 16),  # cores
+        (16, 9, [], ["auto", "cpu"], 4),  # memory
+        (16, 64, [141, 141, 141], ["auto", "cpu"], 16),  # they take turns on the GPUs
+        (16, 64, [141, 8], ["auto", "cpu"], 4),  # memory of the smallest GPU
+        (16, 64, [8], ["cpu", "cpu"], 16),
+        (16, 64, [8], ["cuda:0", "cpu"], 16),
+        (16, 64, [141, 141, 141], ["auto", "gpu"], 3),  # heads: a GPU each, all the time
+        (16, 64, [141, 141, 141], ["cpu", "auto"], 3),
+        (16, 64, [141, 141, 141], ["auto", "cpu", 600.0], 3),
+        (16, 64, [141, 141, 141], ["cpu", "cpu", 600.0], 16),
+        (16, 64, [141, 141, 141], ["spread", "cpu"], 1),
+        (1, 1, [], ["cpu", "cpu"], 1),  # never none
+        (16, 64, [1], ["auto", "cpu"], 1),
     ],
 )
 def test_as_many_as_fit(
-    monkeypatch: pytest.MonkeyPatch, cores: int, gib: int, gpus: int, device: str, fit: int
+    monkeypatch: pytest.MonkeyPatch,
+    cores: int,
+    gib: int,
+    gpus: list[int],
+    words: list[Any],
+    fit: int,
 ) -> None:
     monkeypatch.setattr(joblib, "cpu_count", lambda: cores)
     monkeypatch.setattr(machine, "_free_memory", lambda: gib * GIB)
-    monkeypatch.setattr(machine, "gpu_names", lambda: [f"gpu{n}" for n in range(gpus)])
-    assert processes_that_fit(2, device, "cpu") == fit
-
-
-def test_gpus_are_handed_out_one_a_job(tmp_path: Path) -> None:
-    names = ["a", "b", "c"]
-    with ExitStack() as stack:
-        held = [stack.enter_context(free_gpu(names, tmp_path)) for _ in names]
-        assert sorted(held) == [0, 1, 2]
-    with free_gpu(names, tmp_path) as again:
-        assert again == held[-1]  # the one held last, where its models lie
-
-
-def test_a_job_waits_for_a_gpu(tmp_path: Path) -> None:
-    got = Event()
-
-    def job() -> int:
-        with free_gpu(["only"], tmp_path, seconds=0.01) as index:
-            got.set()
-            return index
-
-    with ThreadPoolExecutor(1) as pool:
-        with free_gpu(["only"], tmp_path):
-            waiting = pool.submit(job)
-            assert not got.wait(0.1)
-        assert waiting.result(timeout=5) == 0
+    monkeypatch.setattr(machine, "gpu_names", lambda: [f"gpu{n}" for n in range(len(gpus))])
+    monkeypatch.setattr(machine, "smallest_gpu", lambda: min(gpus) * GIB)
+    assert processes_that_fit(2, *words) == fit
 
 
 def test_the_peak_of_a_job_is_not_that_of_the_one_before() -> None:
