@@ -480,7 +480,7 @@ def test_a_job_that_extracts_takes_a_gpu_for_that_alone(
 
     job = tiny_job(tiny_texts(tmp_path / "texts.csv", 60), bert_folder, tmp_path / "cache")
     free: dict[str, list[str]] = {}
-    for module, name in ((backbone_loading, "load_backbone"), (heads, "fit")):
+    for module, name in ((backbone_loading, "load_backbone"), (heads, "fit_together")):
         right = getattr(module, name)
 
         def noted(*words: Any, _right: Any = right, _name: str = name, **more: Any) -> Any:
@@ -491,4 +491,4 @@ def test_a_job_that_extracts_takes_a_gpu_for_that_alone(
     outputs = [f"paths.outputs={tmp_path / 'outputs'}", "logger=none", "seeds=1", "by_folds=false"]
     grid = ["layers=last", "fusion=gated", "fusion.width=8"]
     assert main(["train", "-m", *job, *outputs, *grid]) == 0
-    assert free == {"load_backbone": ["a"], "fit": ["b", "a"]}
+    assert free == {"load_backbone": ["a"], "fit_together": ["b", "a"]}
