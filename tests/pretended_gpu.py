@@ -180,12 +180,19 @@ def _bmm(a: Tensor, b: Tensor, out_dtype: torch.dtype | None = None) -> Tensor:
     return a @ b if out_dtype is None else a.to(out_dtype) @ b.to(out_dtype)
 
 
-def _one_by_one(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _one_by_one(function: Callable[..., Tensor], axes: Sequence[int | None]) -> Any:
     """Stand in for vmap, which makes tensors of its own kind: call with each part of the first."""
 
     def called(parameters: dict[str, Tensor], *more: Any) -> Tensor:
+        given = (parameters, *more)
         heads = range(len(next(iter(parameters.values()))))
-        parts = [tree_map(operator.itemgetter(n), (parameters, *more)) for n in heads]
+        parts = [
+            [
+                x if axis is None else tree_map(operator.itemgetter(n), x)
+                for x, axis in zip(given, axes, strict=True)
+            ]
+            for n in heads
+        ]
         return torch.stack([function(*own) for own in parts])
 
     return called

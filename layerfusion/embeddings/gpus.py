@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 NVIDIA = Path("/dev/nvidiactl")
 """Exists if an NVIDIA driver is installed. Checked first, because importing torch is slow."""
-ANY = ("auto", "cuda", SPREAD)
+ANY_GPU = ("auto", "cuda", SPREAD)
 """Devices that stand for whatever GPU is free."""
-LOOK = 0.1
+POLL_SECONDS = 0.1
 """Seconds between two looks for a free GPU."""
-LEFT = 2**28
+COLLECTED_ABOVE = 2**28
 """Bytes left on a GPU after a turn, above which Python looks for what nobody refers to any more."""
 
 
@@ -73,17 +73,19 @@ def smallest_gpu() -> int:
 def taking_turns(*, spread: bool) -> Iterator[None]:
     """Run a job whose turns on a GPU, see `gpu_turn`, exclude those of other jobs of the user.
 
+    One thread of a process takes turns.
+
     Args:
         spread: whether a turn is on all GPUs at once, over which the models of the job are spread.
     """
     global _job
-    job = _Job(spread)
+    job, before = _Job(spread), _job
     with job.kept:
         _job = job
         try:
             yield
         finally:
-            _job = None
+            _job = before
 
 
 @contextmanager
@@ -103,7 +105,7 @@ def gpu_turn(device: torch.device | str | None) -> Iterator[bool]:
         True if the turn begins here. Others may have kept in the cache meanwhile what it lacked.
     """
     job = _job
-    if job is None or job.has_turn or str(device) not in ANY or not (names := gpu_names()):
+    if job is None or job.has_turn or str(device) not in ANY_GPU or not (names := gpu_names()):
         yield False
         return
     with ExitStack() as turn:
@@ -147,7 +149,7 @@ def _take(names: Sequence[str], turn: ExitStack, *, every: bool) -> None:
 
 
 @contextmanager
-def free_gpu(names: Sequence[str], folder: Path, seconds: float = LOOK) -> Iterator[int]:
+def free_gpu(names: Sequence[str], folder: Path, seconds: float = POLL_SECONDS) -> Iterator[int]:
     """Lock one of the GPUs, waiting until one is free. The last one used is tried first.
 
     The system frees the lock when the process ends, for whatever reason.
@@ -191,11 +193,16 @@ def _clear(
     """
     import torch
 
-    cleared: list[BaseException] = []
-    while error is not None and error not in cleared:
-        traceback.clear_frames(error.__traceback__)
-        cleared.append(error)
-        error = error.__cause__ or error.__context__
-    if sum(map(torch.cuda.memory_allocated, range(torch.cuda.device_count()))) > LEFT:
+    cleared: set[int] = set()
+    errors = [] if error is None else [error]
+    while errors:
+        one = errors.pop()
+        if id(one) in cleared:
+            continue
+        cleared.add(id(one))
+        traceback.clear_frames(one.__traceback__)
+        errors += [x for x in (one.__cause__, one.__context__) if x is not None]
+        errors += one.exceptions if isinstance(one, BaseExceptionGroup) else ()
+    if sum(map(torch.cuda.memory_allocated, range(torch.cuda.device_count()))) > COLLECTED_ABOVE:
         gc.collect()
     torch.cuda.empty_cache()

@@ -52,6 +52,8 @@ def playing(drawn: Sequence[Tensor]) -> Iterator[None]:
     left = iter(drawn)
     with _Draws(lambda _: next(left)):
         yield
+    if next(left, None) is not None:
+        raise ValueError("fewer numbers were drawn than when the draws were recorded")
 
 
 def drawn_by(

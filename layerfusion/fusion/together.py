@@ -8,9 +8,10 @@ alone: `training.fit` trains the same head, one at a time and by Lightning.
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from layerfusion.config.check import check_devices
 from layerfusion.config.job import LOG_LOSS, UNWEIGHTED, FusionConfig, TrainerConfig
 from layerfusion.config.user_code import is_ours
 from layerfusion.fusion.classifier import FusionClassifier
@@ -43,9 +45,9 @@ from layerfusion.layers.labels import is_multilabel
 from layerfusion.progress import counted
 
 USED = ("train", "validation")
-MOST_NUMBERS = 64_000_000
-"""Parameters that are stacked. The gradients and the optimiser hold three times as many numbers
-again, a gigabyte in all."""
+MOST_NUMBERS = {"cpu": 8_000_000, "cuda": 64_000_000}
+"""Parameters that are stacked on a device. The gradients, the optimiser and the best epochs hold
+four times as many numbers again. Larger stacks gain nothing on a CPU."""
 MOST_VECTORS = 250_000_000
 """Numbers of the vectors of folds that are held at once, each fold's standardised on its own."""
 
@@ -96,36 +98,37 @@ def fit_together(
         UserError: if the training of one diverges in its first epoch.
     """
     trainer = trainer or TrainerConfig()
-    device = device_of(trainer)
+    check_devices(trainer)
     found: dict[int, Fitted] = {}
+    device = device_of(trainer)
     if device is not None and len(tasks) > 1:
         data = {task.data: _OnDevice(task.data, device) for task in tasks}
         heads = [
             _build(task, data[task.data], trainer, num_classes, class_weights) for task in tasks
         ]
         for numbers in _groups(heads):
-            if len(numbers) == 1:
-                continue
-            begun = time.perf_counter()
             group = [heads[n] for n in numbers]
-            _Group(group, trainer, objective).train()
-            seconds = (time.perf_counter() - begun) / len(group)
-            for n, one in zip(numbers, group, strict=True):
-                fitted = Fitted(one.head.cpu(), one.best.epoch, one.best.epochs, seconds)
-                require_finite(fitted, trainer)
-                found[n] = fitted
-                if calibrated:
-                    found[n] = calibrate(fitted, one.task.data, objective, class_weights)
-    common = {
-        "num_classes": num_classes,
-        "objective": objective,
-        "class_weights": class_weights,
-        "calibrated": calibrated,
-    }
-    return [
-        found[n] if n in found else fit_alone(task, trainer, **common)
-        for n, task in enumerate(tasks)
-    ]
+            found |= zip(numbers, _train_group(group, trainer, objective), strict=True)
+    common = {"num_classes": num_classes, "objective": objective, "class_weights": class_weights}
+    for n, task in enumerate(tasks):
+        if n not in found:
+            found[n] = fit_alone(task, trainer, **common, calibrated=calibrated)
+        elif calibrated:
+            found[n] = calibrate(found[n], task.data, objective, class_weights)
+    return [found[n] for n in range(len(tasks))]
+
+
+def _train_group(
+    heads: Sequence[_Head], trainer: TrainerConfig, objective: str
+) -> Iterator[Fitted]:
+    """Train heads of one structure; each has its share of the seconds."""
+    begun = time.perf_counter()
+    _Group(heads, trainer, objective).train()
+    seconds = (time.perf_counter() - begun) / len(heads)
+    for one in heads:
+        fitted = Fitted(one.head.cpu(), one.best.epoch, one.best.epochs, seconds)
+        require_finite(fitted, trainer)
+        yield fitted
 
 
 def fit_alone(task: HeadTask, trainer: TrainerConfig, **settings: Any) -> Fitted:
@@ -169,21 +172,23 @@ class _OnDevice:
 
 
 @dataclass(eq=False)
-class _Training:
+class _Head:
     """A head on its way."""
 
     task: HeadTask
     head: FusionClassifier
     train: TensorBatches
     validation: TensorBatches
-    draws: torch.Generator
+    generator: torch.Generator
     """Draws what the head drops."""
     best: BestEpoch = field(default_factory=BestEpoch)
+    value: float = math.nan
+    """What the metric that chooses the epoch was after the last one."""
 
 
 def _build(
     task: HeadTask, data: _OnDevice, trainer: TrainerConfig, num_classes: int, class_weights: str
-) -> _Training:
+) -> _Head:
     """Initialise a head from its seed, as `fit` does."""
     target, device = data.targets["train"], data.device
     seed_everything(task.seed, verbose=False)
@@ -196,38 +201,40 @@ def _build(
         multilabel=is_multilabel(target),
     )
     head.operator.class_weights = weights_of(class_weights, target.cpu(), num_classes)
-    draws = torch.Generator(device)
+    generator = torch.Generator(device)
     if device.type == "cpu":  # go on where the initialisation ended, as a head alone does
-        draws.set_state(torch.get_rng_state())
+        generator.set_state(torch.get_rng_state())
     else:
-        draws.manual_seed(task.seed)
+        generator.manual_seed(task.seed)
     size = task.data.batch_size
     train = data.batches("train", size, task.seed)
     validation = data.batches("validation", max(size, EVALUATED_ROWS))
-    return _Training(task, head.to(device), train, validation, draws)
+    return _Head(task, head.to(device), train, validation, generator)
 
 
-def _groups(heads: Sequence[_Training]) -> list[list[int]]:
+def _groups(heads: Sequence[_Head]) -> list[list[int]]:
     """Put heads together that have the same structure and the same number of batches."""
     groups: dict[object, list[int]] = {}
     for n, one in enumerate(heads):
-        groups.setdefault(_kind(one) or n, []).append(n)
+        if all(map(is_ours, _operators(one.head))):
+            groups.setdefault(_structure(one), []).append(n)
     divided = []
     for numbers in groups.values():
-        most = max(1, MOST_NUMBERS // max(1, heads[numbers[0]].head.num_parameters))
+        first = heads[numbers[0]]
+        numbers_of_all = MOST_NUMBERS[first.train.target.device.type]
+        most = max(1, numbers_of_all // max(1, first.head.num_parameters))
         divided += [numbers[start : start + most] for start in range(0, len(numbers), most)]
-    return divided
+    return [numbers for numbers in divided if len(numbers) > 1]
 
 
-def _kind(one: _Training) -> object:
-    """Return what is equal for heads that can be stacked; None for one that cannot be."""
-    operators = [part for part in one.head.modules() if isinstance(part, FusionOperator)]
-    if not all(is_ours(operator) for operator in operators):
-        return None
-    weights = one.head.operator.class_weights
+def _operators(head: FusionClassifier) -> list[FusionOperator]:
+    return [part for part in head.modules() if isinstance(part, FusionOperator)]
+
+
+def _structure(one: _Head) -> tuple[str, int, int]:
+    """Return what is equal for heads that can be stacked."""
     settings = {k: v for k, v in one.head.settings.items() if k not in ("names", "importance")}
-    of_classes = None if weights is None else tuple(weights.tolist())
-    return repr(settings), one.train.batch_size, len(one.train), of_classes
+    return json.dumps(settings, sort_keys=True), one.train.batch_size, len(one.train)
 
 
 class _Group:
@@ -239,7 +246,7 @@ class _Group:
         objective: measure that chooses the epoch.
     """
 
-    def __init__(self, heads: Sequence[_Training], trainer: TrainerConfig, objective: str) -> None:
+    def __init__(self, heads: Sequence[_Head], trainer: TrainerConfig, objective: str) -> None:
         self.heads = list(heads)
         """Those that have not stopped."""
         self.trainer = trainer
@@ -247,31 +254,29 @@ class _Group:
         for one in heads:
             one.best = BestEpoch(mode)
         self.model = _Loss(heads[0].head)
-        self.draws: dict[int, list[Draw]] = {}
+        self.draws_of_rows: dict[int, list[Draw]] = {}
         """What a head draws in a step, by the rows of its batch."""
         self.parameters = _stacked(heads)
         self.optimizer = self._new_optimizer()
 
     def train(self) -> None:
         """Train each head to its end, and put the weights of its best epoch back."""
-        everyone = list(self.heads)
         epochs = counted("epochs", self.trainer.max_epochs)
         with deterministic(), epochs as step:
             for epoch in range(self.trainer.max_epochs):
-                means = self._take_steps()
-                going = [
-                    self._judge(one, epoch, mean)
-                    for one, mean in zip(self.heads, means.tolist(), strict=True)
-                ]
+                losses = self._take_steps().tolist()
+                for one, loss in zip(self.heads, losses, strict=True):
+                    self._judge(one, epoch, loss)
                 step()
-                if not any(going):
-                    break
-                if not all(going):
-                    self._keep([n for n, goes in enumerate(going) if goes])
-        for one in everyone:
-            one.best.restore(one.head)
-            _unstack(one.head)
-            one.head.train()  # as a `Trainer` leaves it
+                going = [n for n, one in enumerate(self.heads) if not self._ends(one)]
+                for n in {*range(len(self.heads))}.difference(going):
+                    _take_out(self.heads[n])
+                if not going:
+                    return
+                if len(going) < len(self.heads):
+                    self._keep(going)
+        for one in self.heads:
+            _take_out(one)
 
     def _take_steps(self) -> Tensor:
         """Take the steps of an epoch; return the mean loss of each head. Shape: (heads,)."""
@@ -292,42 +297,57 @@ class _Group:
     def _losses(self, batches: Sequence[Batch]) -> Tensor:
         """Return the loss of each head on its batch. Shape: (heads,)."""
         drawn = [
-            drawn_by(self._draws_of(batch), one.draws, batch[1].device)
+            drawn_by(self._draws_of(batch), one.generator, batch[1].device)
             for one, batch in zip(self.heads, batches, strict=True)
         ]
+        weights = [one.head.operator.class_weights for one in self.heads]
         if len({len(target) for _, target in batches}) > 1:  # the last ones of folds
             own = [{name: x[n] for name, x in self.parameters.items()} for n in range(len(batches))]
-            return torch.stack([*map(self._loss, own, batches, drawn)])
+            return torch.stack([*map(self._loss, own, batches, weights, drawn)])
         sources = [torch.stack(some) for some in zip(*(x for x, _ in batches), strict=True)]
-        target = torch.stack([target for _, target in batches])
+        batch = sources, torch.stack([target for _, target in batches])
         noise = [torch.stack(some) for some in zip(*drawn, strict=True)]
-        return vmap(self._loss)(self.parameters, (sources, target), noise)
+        of_classes = (
+            None if weights[0] is None else torch.stack([x for x in weights if x is not None])
+        )
+        axes = 0, 0, None if of_classes is None else 0, 0
+        return vmap(self._loss, axes)(self.parameters, batch, of_classes, noise)
 
-    def _loss(self, parameters: Mapping[str, Tensor], batch: Batch, noise: list[Tensor]) -> Tensor:
+    def _loss(
+        self,
+        parameters: Mapping[str, Tensor],
+        batch: Batch,
+        class_weights: Tensor | None,
+        noise: list[Tensor],
+    ) -> Tensor:
         """Return the loss of one head. Shape: ()."""
-        own = {f"head.{name}": _turned(values) for name, values in parameters.items()}
+        own = {f"head.{name}": _transposed(values) for name, values in parameters.items()}
         with playing(noise):
-            return functional_call(self.model, own, (batch,), tie_weights=False)
+            # Projections may have two names; as tied weights they would not be put back.
+            return functional_call(self.model, own, (batch, class_weights), tie_weights=False)
 
     def _draws_of(self, batch: Batch) -> list[Draw]:
         """Return what the loss of a batch draws, which depends on its number of rows alone."""
         rows = len(batch[1])
-        if rows not in self.draws:
+        if rows not in self.draws_of_rows:
             with torch.no_grad(), recorded() as draws:
-                self.model(batch)
-            self.draws[rows] = draws
-        return self.draws[rows]
+                self.model(batch, self.model.head.operator.class_weights)
+            self.draws_of_rows[rows] = draws
+        return self.draws_of_rows[rows]
 
-    def _judge(self, one: _Training, epoch: int, loss: float) -> bool:
-        """Judge a head by validation after an epoch; tell whether it goes on."""
+    def _judge(self, one: _Head, epoch: int, loss: float) -> None:
+        """Judge a head by validation after an epoch."""
         full = one.task.logger is not None or self.monitor != MONITOR
         figures = one.head.judge(one.validation, full=full)
         if one.task.logger is not None:
             told = {"train/loss": loss, **figures, "epoch": epoch}
             one.task.logger.log_metrics(told, step=epoch)
-        one.best.judge(figures[self.monitor], figures[MONITOR], one.head)
-        waited = one.best.epochs - one.best.epoch
-        return math.isfinite(figures[self.monitor]) and waited < self.trainer.patience
+        one.value = figures[self.monitor]
+        one.best.judge(one.value, figures[MONITOR], one.head)
+
+    def _ends(self, one: _Head) -> bool:
+        """Tell whether a head has trained its last epoch."""
+        return not math.isfinite(one.value) or one.best.waited >= self.trainer.patience
 
     def _keep(self, numbers: Sequence[int]) -> None:
         """Go on with some of the heads alone."""
@@ -351,19 +371,24 @@ class _Group:
 
 
 class _Loss(nn.Module):
-    """The training loss of a head as a module, so that its parameters can be replaced."""
+    """The training loss of a head as what `functional_call` calls, in place of its logits."""
 
     def __init__(self, head: FusionClassifier) -> None:
         super().__init__()
         self.head = head
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Return the loss of a batch. Shape: ()."""
-        return self.head.loss(batch)
+    def forward(self, batch: Batch, class_weights: Tensor | None) -> Tensor:
+        """Return the loss of a batch with weights of the classes. Shape: ()."""
+        operator, before = self.head.operator, self.head.operator.class_weights
+        operator.class_weights = class_weights
+        try:
+            return self.head.loss(batch)
+        finally:
+            operator.class_weights = before
 
 
 @torch.no_grad()
-def _stacked(heads: Sequence[_Training]) -> dict[str, nn.Parameter]:
+def _stacked(heads: Sequence[_Head]) -> dict[str, nn.Parameter]:
     """Stack the parameters of heads. Each head has its part, so that it follows every step.
 
     Matrices are stacked as their transposes: so their gradients come, and nothing is copied.
@@ -371,19 +396,21 @@ def _stacked(heads: Sequence[_Training]) -> dict[str, nn.Parameter]:
     each = [dict(one.head.named_parameters()) for one in heads]
     found = {}
     for name in each[0]:
-        found[name] = nn.Parameter(torch.stack([_turned(own[name]) for own in each]))
+        found[name] = nn.Parameter(torch.stack([_transposed(own[name]) for own in each]))
         for n, own in enumerate(each):
-            own[name].data = _turned(found[name].data[n])
+            own[name].data = _transposed(found[name].data[n])
     return found
 
 
-def _turned(values: Tensor) -> Tensor:
+def _transposed(values: Tensor) -> Tensor:
     """Transpose a matrix; leave other tensors as they are."""
     return values.mT if values.ndim == 2 else values
 
 
 @torch.no_grad()
-def _unstack(head: FusionClassifier) -> None:
-    """Give a head parameters of its own again."""
-    for values in head.parameters():
+def _take_out(one: _Head) -> None:
+    """Give a head that has ended parameters of its own again, those of its best epoch."""
+    for values in one.head.parameters():
         values.data = values.data.clone(memory_format=torch.contiguous_format)
+    one.best.restore(one.head)
+    one.head.train()  # as a `Trainer` leaves it

@@ -278,13 +278,17 @@ class BestEpoch:
     Attributes:
         epoch: the best epoch, counted from 1; 0 while no epoch has had a finite log-loss.
         epochs: number of epochs validated.
+        waited: number of epochs since the metric that chooses was last better, as Lightning's
+            `EarlyStopping` counts them.
     """
 
     def __init__(self, mode: str = "min") -> None:
         self.sign = 1 if mode == "min" else -1
         self.epoch = 0
         self.epochs = 0
+        self.waited = 0
         self._lowest = math.inf
+        self._lowest_kept = math.inf
         self._weights: dict[str, Tensor] = {}
 
     def judge(self, value: float, log_loss: float, module: nn.Module) -> None:
@@ -296,14 +300,19 @@ class BestEpoch:
             module: the head.
         """
         self.epochs += 1
-        if math.isfinite(log_loss) and self.sign * value < self._lowest:
-            self._lowest, self.epoch = self.sign * value, self.epochs
+        self.waited += 1
+        value *= self.sign
+        if value < self._lowest:
+            self._lowest, self.waited = value, 0
+        if math.isfinite(log_loss) and value < self._lowest_kept:
+            self._lowest_kept, self.epoch = value, self.epochs
             self._weights = {name: x.detach().clone() for name, x in module.state_dict().items()}
 
     def restore(self, module: nn.Module) -> None:
-        """Put the best weights back."""
+        """Put the best weights back, and keep them no longer."""
         if self._weights:
             module.load_state_dict(self._weights)
+            self._weights = {}
 
 
 class BestWeights(Callback):
@@ -368,6 +377,7 @@ def _quiet_lightning(accelerator: str) -> Iterator[None]:
 def deterministic() -> Iterator[None]:
     """Compute inside the block what repeats to the bit; nothing stays switched on."""
     enabled, workspace = torch.are_deterministic_algorithms_enabled(), os.environ.get(_CUBLAS)
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     settings: Any = torch.utils.deterministic
     filled = settings.fill_uninitialized_memory
     try:
@@ -378,6 +388,6 @@ def deterministic() -> Iterator[None]:
         yield
     finally:
         settings.fill_uninitialized_memory = filled
-        torch.use_deterministic_algorithms(enabled)
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
         if workspace is None:
             os.environ.pop(_CUBLAS, None)

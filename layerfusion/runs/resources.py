@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from layerfusion.config.job import SPREAD, TrainConfig
-from layerfusion.embeddings.gpus import ANY, gpu_names, keep_gpu, smallest_gpu, taking_turns
+from layerfusion.embeddings.gpus import ANY_GPU, gpu_names, keep_gpu, smallest_gpu, taking_turns
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +43,10 @@ def processes_that_fit(
 
     most = [joblib.cpu_count(), int(_free_memory() / (gib * GIB))]
     trained = _trained_on(accelerator)
-    if (device in ANY or trained in ANY) and (gpus := gpu_names()):
+    if (device in ANY_GPU or trained in ANY_GPU) and (gpus := gpu_names()):
         if device == SPREAD:
             most.append(1)
-        elif trained in ANY or time_limit is not None:
+        elif trained in ANY_GPU or time_limit is not None:
             most.append(len(gpus))
         else:
             most.append(int(smallest_gpu() / (gib * GIB)))

@@ -196,7 +196,7 @@ def test_what_refers_to_itself_is_looked_for_where_memory_is_left(
 ) -> None:
     """Nothing else is, as that takes a good part of a second."""
     collected: list[bool] = []
-    for left, looks in ((gpus.LEFT, False), (gpus.LEFT + 1, True)):
+    for left, looks in ((gpus.COLLECTED_ABOVE, False), (gpus.COLLECTED_ABOVE + 1, True)):
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
         monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _index, left=left: left)
         monkeypatch.setattr(gpus.gc, "collect", lambda: collected.append(True))

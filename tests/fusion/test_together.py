@@ -183,6 +183,60 @@ def test_folds_may_differ_in_their_last_batch(stacked: list[int]) -> None:
     assert stacked == [3]
 
 
+def test_folds_have_class_weights_of_their_own(stacked: list[int]) -> None:
+    folds = [HeadTask(_data(100, seed=seed), FUSION) for seed in (1, 2)]
+    counts = [task.data.targets["train"].bincount().tolist() for task in folds]
+    assert counts[0] != counts[1]
+    _compare(folds, class_weights="balanced")
+    assert stacked == [2]
+
+
+def test_heads_that_have_ended_keep_nothing_of_the_others(
+    stacked: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[int] = []
+    keep = together._Group._keep
+
+    def measured(group: together._Group, numbers: list[int]) -> None:
+        keep(group, numbers)
+        parameters = [list(one.head.parameters()) for one in everyone]
+        storages = {
+            x.untyped_storage().data_ptr(): x.untyped_storage() for some in parameters for x in some
+        }
+        held.append(sum(storage.nbytes() for storage in storages.values()))
+
+    everyone: list[Any] = []
+    build = together._build
+
+    def built(*given: Any) -> Any:
+        everyone.append(build(*given))
+        return everyone[-1]
+
+    monkeypatch.setattr(together._Group, "_keep", measured)
+    monkeypatch.setattr(together, "_build", built)
+    data = _data()
+    fit_together([HeadTask(data, FUSION, n) for n in range(6)], TRAINER, num_classes=CLASSES)
+    whole = sum(x.nbytes for one in everyone for x in one.head.parameters())
+    assert len(held) > 1
+    assert set(held) == {whole}
+
+
+def test_an_epoch_whose_log_loss_overflows_is_waited_for_as_alone(stacked: list[int]) -> None:
+    data = _data()
+    wild = replace(TRAINER, learning_rate=1e3, patience=3)
+    tasks = [HeadTask(data, FUSION, seed) for seed in range(4)]
+    settings: dict[str, Any] = {"num_classes": CLASSES, "objective": "accuracy"}
+    for task, one in zip(tasks, fit_together(tasks, wild, **settings), strict=True):
+        alone = fit(data, FUSION, wild, seed=task.seed, **settings)
+        assert (alone.best_epoch, alone.epochs) == (one.best_epoch, one.epochs)
+
+
+def test_more_than_one_device_is_refused() -> None:
+    tasks = [HeadTask(_data(), FUSION, seed) for seed in (0, 1)]
+    with pytest.raises(UserError, match="devices"):
+        fit_together(tasks, TrainerConfig(devices=2), num_classes=CLASSES)
+
+
 def test_what_differs_in_structure_is_trained_apart(stacked: list[int]) -> None:
     data = _data()
     wide = FusionConfig(width=12)
@@ -201,7 +255,7 @@ def test_what_differs_in_structure_is_trained_apart(stacked: list[int]) -> None:
 def test_what_is_too_large_is_divided(stacked: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     data = _data()
     size = fit(data, FUSION, TRAINER, num_classes=CLASSES).classifier.num_parameters
-    monkeypatch.setattr(together, "MOST_NUMBERS", 2 * size)
+    monkeypatch.setattr(together, "MOST_NUMBERS", {"cpu": 2 * size})
     _compare([HeadTask(data, FUSION, seed) for seed in range(5)])
     assert stacked == [2, 2]
 
