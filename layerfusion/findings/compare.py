@@ -11,7 +11,7 @@ from layerfusion.config.job import ACCURACY
 from layerfusion.findings.choice import order_of
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.records.job import Estimate
-from layerfusion.statistics.f1 import exchanged
+from layerfusion.statistics.exchanges import exchanged
 from layerfusion.statistics.intervals import Difference, f1_interval, paired_interval
 from layerfusion.statistics.significance import PairedTest, mcnemar_at_most, sign_flips
 

@@ -10,7 +10,8 @@ import torch
 
 from layerfusion.errors import UserError
 from layerfusion.fusion.objective import costs
-from layerfusion.statistics.f1 import exchanged, f1_of_rows, f1_scores
+from layerfusion.statistics.exchanges import exchanged
+from layerfusion.statistics.f1 import f1_of_rows, f1_scores
 from layerfusion.statistics.intervals import f1_interval
 from layerfusion.statistics.metrics import evaluate
 
