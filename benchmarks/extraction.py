@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -69,13 +70,17 @@ def main() -> None:
 
 @torch.inference_mode()
 def _products(backbone: Backbone, tokens: int) -> None:
-    """Multiply random vectors, as many as there are tokens, by each matrix of the blocks."""
+    """Multiply random vectors, as many as there are tokens, by each matrix of the blocks.
+
+    It is done as the model does it, by copies of the matrices if there are any.
+    """
     assert backbone.blocks is not None
     matrices = [x for x in backbone.blocks.parameters() if x.dim() == 2]
     rows = {width: torch.randn(BATCH, width) for width in {x.shape[1] for x in matrices}}
-    for _ in range(-(-tokens // BATCH)):
-        for matrix in matrices:
-            torch.mm(rows[matrix.shape[1]], matrix.T)
+    with backbone.prepacked or nullcontext():
+        for _ in range(-(-tokens // BATCH)):
+            for matrix in matrices:
+                torch.nn.functional.linear(rows[matrix.shape[1]], matrix)
 
 
 def _extract(

@@ -42,6 +42,7 @@ from layerfusion.embeddings.backbone_checks import (
     warn_of_parts,
 )
 from layerfusion.embeddings.gpus import keep_gpu
+from layerfusion.embeddings.prepacking import prepack
 from layerfusion.embeddings.shape import NORM, ModelShape
 from layerfusion.embeddings.taps import (
     block_count,
@@ -106,6 +107,8 @@ def load_backbone(
     if device != SPREAD and not quantized:
         model.to(target)
     backbone = backbone_of(name, model, tokenizer, max_length=config.max_length, device=target)
+    if target.type == "cpu" and device != SPREAD and not quantized:
+        backbone = replace(backbone, prepacked=prepack(model))
     if quantized:  # several weights share a number, so they are counted in the plain model
         plain = _reader(name, described)
         blocks = likely_blocks(plain, block_count(name, plain))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,9 @@ Vectors = dict[tuple[str, str], np.ndarray]
 
 IN_FLIGHT = 2
 """Number of batches that a GPU is given before we wait for the first of them."""
+MOST_PADDING = 64
+"""Tokens of padding in a batch of a CPU, to which another batch costs as much as 30 to 40 tokens.
+A GPU waits longer for small batches than for padding."""
 
 
 class Rows(Protocol):
@@ -253,7 +257,9 @@ class _Group:
 def _batches(
     backbone: Backbone, lengths: Sequence[int], budget: int, packed: bool
 ) -> Iterator[list[int]]:
-    return batches(lengths, budget, equal=not backbone.masks_padding, packed=packed)
+    most = math.inf if backbone.is_fed else MOST_PADDING
+    equal = not backbone.masks_padding
+    return batches(lengths, budget, equal=equal, packed=packed, most_padding=most)
 
 
 def packs(backbone: Backbone, longest: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -415,7 +416,12 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def batches(
-    lengths: Sequence[int], token_budget: int, *, equal: bool = False, packed: bool = False
+    lengths: Sequence[int],
+    token_budget: int,
+    *,
+    equal: bool = False,
+    packed: bool = False,
+    most_padding: float = math.inf,
 ) -> Iterator[list[int]]:
     """Group rows, longest first, so that rows × longest row stays within the budget.
 
@@ -426,6 +432,7 @@ def batches(
         token_budget: largest number of tokens in a batch, padding included.
         equal: let only rows of the same length share a batch, so that nothing is padded.
         packed: count tokens without padding.
+        most_padding: tokens of padding in a batch above which another batch is cheaper.
 
     Yields:
         The row numbers of each batch.
@@ -433,9 +440,10 @@ def batches(
     batch: list[int] = []
     tokens = 0
     for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
-        size = tokens + lengths[row] if packed else (len(batch) + 1) * lengths[(batch or [row])[0]]
-        full = batch and size > token_budget
-        if full or (equal and batch and lengths[row] != lengths[batch[0]]):
+        real = tokens + lengths[row]
+        size = real if packed else (len(batch) + 1) * lengths[(batch or [row])[0]]
+        full = size > token_budget or size - real > most_padding
+        if batch and (full or (equal and lengths[row] != lengths[batch[0]])):
             yield batch
             batch, tokens = [], 0
         batch.append(row)

@@ -72,6 +72,16 @@ def test_after_too_large_a_batch_come_smaller_ones(packed: bool) -> None:
     assert budget.tokens <= 65_536
 
 
+@pytest.mark.parametrize(
+    ("fed", "expected"), [(False, [[0], [1, 2, 3]]), (True, [[0, 1, 2, 3]])], ids=["cpu", "gpu"]
+)
+def test_a_cpu_does_not_pad_short_texts_to_a_long_one(fed: bool, expected: list[list[int]]) -> None:
+    model = backbone(packing=None, is_fed=fed)
+    group, budget = Lengths([100, 20, 19, 18]), TokenBudget(2048)
+    made = [rows for _, rows, _ in pass_batches(model, [group], budget, lambda *_: lambda: None)]
+    assert made == expected
+
+
 def test_vectors_are_waited_for_on_the_device_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of several GPUs the current one, whose stream PyTorch takes if none is named, is another."""
     second = torch.device("cuda", 1)

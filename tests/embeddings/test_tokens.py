@@ -67,6 +67,23 @@ def test_batches_hold_every_row_once_longest_first_within_the_budget(
         assert len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= budget
 
 
+@given(
+    lengths=st.lists(st.integers(1, 300), max_size=60),
+    budget=st.integers(1, 2000),
+    most=st.integers(0, 200),
+)
+def test_a_batch_ends_where_its_padding_costs_more_than_another_batch(
+    lengths: list[int], budget: int, most: int
+) -> None:
+    made = [[lengths[row] for row in rows] for rows in batches(lengths, budget, most_padding=most)]
+    assert [length for batch in made for length in batch] == sorted(lengths, reverse=True)
+    for batch, after in zip(made, [*made[1:], None], strict=False):
+        assert len(batch) * batch[0] - sum(batch) <= most
+        if after is not None:  # one row more would be too many
+            more = (len(batch) + 1) * batch[0]
+            assert more > budget or more - sum(batch) - after[0] > most
+
+
 def test_the_mask_comes_from_lengths_not_from_the_pad_id(bert: Backbone) -> None:
     tokens = tokenize(bert.tokenizer, ["oil <pad> oil", "oil"], BackboneConfig(), 50)
     batch = collate([text.windows[0] for text in tokens], pad_id=1)
