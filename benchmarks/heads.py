@@ -75,7 +75,10 @@ def main() -> None:
     data, classes = _data(config)
     seeds = range(config.seed, config.seed + config.seeds)
     test, target = data.features["test"], data.targets["test"]
-    flat = {split: torch.cat(list(rows), dim=1) for split, rows in data.features.items()}
+    flat = {
+        split: torch.cat([source[:] for source in sources], dim=1)
+        for split, sources in data.features.items()
+    }
 
     def as_one_model() -> list[Tensor]:
         tasks = [HeadTask(data, fusion, seed) for seed in seeds]

@@ -30,6 +30,7 @@ from layerfusion.assets.files import remove_leftovers, write_atomically
 from layerfusion.assets.memo import read_kept, seal, unseal, warn_of_damage, write_facts
 from layerfusion.embeddings.cache_key import ROUNDED, BackboneSpec
 from layerfusion.embeddings.index import HashIndex, as_hashes
+from layerfusion.embeddings.matrices import new_matrices
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.embeddings.shards import (
     HASHES,
@@ -319,12 +320,12 @@ class EmbeddingStore:
         self, arrays: Sequence[str], numbers: np.ndarray, rows: np.ndarray, columns: int | None
     ) -> tuple[dict[str, np.ndarray], dict[str, Exception]]:
         """Copy rows of shards to new arrays. Returns these, and an error for each lost shard."""
-        results: dict[str, np.ndarray] = {}
+        first = self._shards[numbers[0]] if len(numbers) else None
+        shapes = {}
         for array in arrays:
-            first = self._shards[numbers[0]] if len(numbers) else None
             width = columns or (first.layout.columns(array) if first else 0)
-            make = np.empty if columns is None else np.zeros
-            results[array] = make((len(numbers), width), np.float32)
+            shapes[array] = len(numbers), width
+        results = new_matrices(shapes, self.folder, zeros=columns is not None)
         lost: dict[str, Exception] = {}
         for shard, positions in self._by_shard(numbers, rows):
             name = shard.path.name

@@ -12,11 +12,12 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from layerfusion.calls import plain_calls
+from layerfusion.embeddings.matrices import LazyRows, Rows, chunks
 from layerfusion.embeddings.standardise import Standardiser
 from layerfusion.errors import UserError, unknown
 from layerfusion.fusion.operators.build import check_sources
 
-Features = Mapping[str, Sequence[Tensor]]
+Features = Mapping[str, Sequence[Rows]]
 """Each split's sources, in the order of the selection. Shapes: (rows, d_k)."""
 Batch = tuple[list[Tensor], Tensor]
 """The sources of a batch, shapes (batch, d_k), and its class indices, shape (batch,), or labels,
@@ -29,26 +30,29 @@ class TensorBatches:
     """Slices batches from tensors. A DataLoader over a TensorDataset takes 1.65 times as long.
 
     Args:
-        features: one tensor for each source. Shapes: (rows, d_k).
+        features: one tensor for each source, or rows that are read as needed. Shapes: (rows, d_k).
         target: class indices, shape (rows,), or labels, shape (rows, labels).
         batch_size: rows of a batch; the last batch may be smaller.
         shuffle: take the rows in a new order in every epoch.
         seed: seed of the shuffling, which has a generator of its own.
+        device: device of the batches; None leaves them where the features are.
     """
 
     def __init__(
         self,
-        features: Sequence[Tensor],
+        features: Sequence[Rows],
         target: Tensor,
         batch_size: int,
         *,
         shuffle: bool = False,
         seed: int = 0,
+        device: torch.device | None = None,
     ) -> None:
         self.features = list(features)
         self.target = target
         self.batch_size = batch_size
         self.generator = torch.Generator().manual_seed(seed) if shuffle else None
+        self.device = device
 
     def __len__(self) -> int:
         """Return the number of batches."""
@@ -58,19 +62,25 @@ class TensorBatches:
         """Give every row once, which is an epoch."""
         if self.generator is None:
             for start in range(0, len(self.target), self.batch_size):
-                rows = slice(start, start + self.batch_size)
-                yield [source[rows] for source in self.features], self.target[rows]
+                yield self._batch(slice(start, start + self.batch_size))
             return
         order = torch.randperm(len(self.target), generator=self.generator).to(self.target.device)
         for index in order.split(self.batch_size):
-            yield [source[index] for source in self.features], self.target[index]
+            yield self._batch(index)
+
+    def _batch(self, rows: slice | Tensor) -> Batch:
+        sources, target = [source[rows] for source in self.features], self.target[rows]
+        if self.device is None:
+            return sources, target
+        return [source.to(self.device) for source in sources], target.to(self.device)
 
 
 class FusionDataModule(LightningDataModule):
     """Gives batches `(sources, target)` of standardised sources, from plain tensors or arrays.
 
-    All splits are standardised once, with the mean and deviation of train alone. Splits: `train`
-    and `validation`, and `test` where `Trainer.test` or `Trainer.predict` is to be called.
+    All splits are standardised once, with the mean and deviation of train alone; where that would
+    fill the memory, each batch is. Splits: `train` and `validation`, and `test` where
+    `Trainer.test` or `Trainer.predict` is to be called.
 
     >>> import torch
     >>> rows = {"train": 20, "validation": 6, "test": 4}
@@ -116,7 +126,9 @@ class FusionDataModule(LightningDataModule):
         self.targets = {split: _as_target(split, target) for split, target in targets.items()}
         _check(tensors, self.targets)
         self.standardiser = Standardiser.fit(tensors["train"])
-        self.features = {split: self.standardiser(sources) for split, sources in tensors.items()}
+        self.features = {
+            split: self.standardiser.rows(sources) for split, sources in tensors.items()
+        }
         self.batch_size = batch_size
         self.seed = seed
 
@@ -154,25 +166,28 @@ class FusionDataModule(LightningDataModule):
         return TensorBatches(self.features[split], self.targets[split], rows)
 
 
-def _as_source(split: str, number: int, source: Any) -> Tensor:
+def _as_source(split: str, number: int, source: Any) -> Rows:
     """Make the vectors of a source a tensor, and refuse what is no matrix of finite numbers."""
     where = f"fusion: source {number} of {split}"
-    if not isinstance(source, Tensor):
+    if not isinstance(source, Tensor | LazyRows):
         array = source.toarray() if hasattr(source, "toarray") else np.asarray(source)
         if array.dtype.kind not in "biuf":
             raise UserError(f"{where} holds no numbers, but {array.dtype}")
         source = torch.as_tensor(array if array.flags.writeable else array.copy())
-    if source.ndim != 2 or not source.shape[1]:
+    if len(source.shape) != 2 or not source.shape[1]:
         raise UserError(
             f"{where} has the shape {tuple(source.shape)}; a vector for each row is needed, (rows,"
             " width)"
         )
-    if not source.is_floating_point():
+    if isinstance(source, Tensor) and not source.is_floating_point():
         source = source.float()
-    # The ends are NaN where anything is, and take no copy of features that may fill gigabytes.
-    if len(source) and not torch.stack(source.aminmax()).isfinite().all():
-        row = int((~source.isfinite()).any(dim=1).nonzero()[0])
-        raise UserError(f"{where} holds NaN or infinity, first in row {row} (from 0)")
+    before = 0
+    for part in chunks(source) if len(source) else ():
+        # The ends are NaN where anything is, and take no copy.
+        if not torch.stack(part.aminmax()).isfinite().all():
+            row = before + int((~part.isfinite()).any(dim=1).nonzero()[0])
+            raise UserError(f"{where} holds NaN or infinity, first in row {row} (from 0)")
+        before += len(part)
     return source
 
 

@@ -16,6 +16,7 @@ from layerfusion.config.job import FusionConfig, TrainerConfig
 from layerfusion.config.operators import settle
 from layerfusion.config.rules import check_rules
 from layerfusion.config.user_code import user_code_errors
+from layerfusion.embeddings.matrices import Rows
 from layerfusion.errors import UserError
 from layerfusion.fusion.operators import build_operator
 from layerfusion.fusion.operators.capacity import classification_layer, head_flops, matched_width
@@ -132,18 +133,19 @@ class FusionHead(nn.Module):
                 layer.bias.add_(shift.to(layer.bias))
 
     @torch.inference_mode()
-    def predict_logits(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+    def predict_logits(self, features: Sequence[Rows]) -> tuple[Tensor, Tensor | None]:
         """Classify any number of rows, without dropout.
 
         Args:
-            features: one standardised tensor for each source. Shapes: (rows, d_k).
+            features: one standardised tensor for each source, or rows that are read as needed.
+                Shapes: (rows, d_k).
 
         Returns:
             Logits, shape (rows, num_classes), and gates, shape (rows, K), both on the CPU. The
             gates are None where the operator has none.
         """
         training = self.training
-        weights = next(self.parameters(), features[0])
+        weights = next(self.parameters(), features[0][:1])
         self.eval()
         logits, gates = [], []
         for start in range(0, len(features[0]), PREDICT_ROWS):

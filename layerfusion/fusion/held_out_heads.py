@@ -10,6 +10,7 @@ from torch import Tensor
 
 from layerfusion.config.job import LOG_LOSS, UNWEIGHTED, TrainerConfig
 from layerfusion.embeddings.lexical import LexicalSource
+from layerfusion.embeddings.matrices import take_rows
 from layerfusion.fusion.data import FusionDataModule
 from layerfusion.fusion.race import FusionCandidate
 from layerfusion.fusion.together import HeadTask, fit_together, folds_at_once
@@ -72,9 +73,9 @@ class HeldOutHeads:
         split = [self._split(layer, fold) for layer in candidate.layers]
         labels, unseen = candidates.labels, self._unseen(fold)
         features = {
-            "train": [train[~out] for train, _ in split],
-            "validation": [validation[unseen] for _, validation in split],
-            "held out": [train[out] for train, _ in split],
+            "train": [take_rows(train, ~out) for train, _ in split],
+            "validation": [take_rows(validation, unseen) for _, validation in split],
+            "held out": [take_rows(train, out) for train, _ in split],
         }
         targets = {
             "train": labels[~out],

@@ -24,6 +24,7 @@ from torch.func import functional_call, vmap
 from layerfusion.config.check import check_devices
 from layerfusion.config.job import LOG_LOSS, UNWEIGHTED, FusionConfig, TrainerConfig
 from layerfusion.config.user_code import is_ours
+from layerfusion.embeddings.memory import free_memory
 from layerfusion.fusion.classifier import FusionClassifier
 from layerfusion.fusion.data import EVALUATED_ROWS, Batch, FusionDataModule, TensorBatches
 from layerfusion.fusion.draws import Draw, drawn_by, playing, recorded
@@ -156,19 +157,31 @@ def folds_at_once(rows: int, width: int) -> int:
 
 
 class _OnDevice:
-    """Train and validation on the device, once for all heads that learn from them."""
+    """Train and validation on the device, once for all heads that learn from them.
+
+    Rows that are read as needed stay where they are, and so do those that a GPU has no room for.
+    """
 
     def __init__(self, data: FusionDataModule, device: torch.device) -> None:
         self.device = device
+        sources = [source for split in USED for source in data.features[split]]
+        room = device.type != "cuda" or (
+            sum(source.nbytes for source in sources) <= free_memory(device) / 2
+        )
         self.features = {
-            split: [source.to(device) for source in data.features[split]] for split in USED
+            split: [
+                source.to(device) if room and isinstance(source, Tensor) else source
+                for source in data.features[split]
+            ]
+            for split in USED
         }
         self.targets = {split: data.targets[split].to(device) for split in USED}
 
     def batches(self, split: str, size: int, seed: int | None = None) -> TensorBatches:
         """Give batches of a split, in a new order in every epoch where there is a seed."""
         rows = self.features[split], self.targets[split]
-        return TensorBatches(*rows, size, shuffle=seed is not None, seed=seed or 0)
+        shuffle = seed is not None
+        return TensorBatches(*rows, size, shuffle=shuffle, seed=seed or 0, device=self.device)
 
 
 @dataclass(eq=False)

@@ -16,6 +16,7 @@ from layerfusion.config.job import GATED_STACK, STACKS, TrainConfig
 from layerfusion.embeddings.backbone import probe_device
 from layerfusion.embeddings.gpus import clock
 from layerfusion.embeddings.lexical import LexicalSource
+from layerfusion.embeddings.matrices import Rows
 from layerfusion.embeddings.shape import BATCH
 from layerfusion.fusion.data import FusionDataModule
 from layerfusion.fusion.head_files import Head, StackHead
@@ -188,7 +189,7 @@ def fit_heads(
 
 
 def milliseconds(
-    predict: Callable[[Sequence[Tensor]], object], features: Sequence[Tensor]
+    predict: Callable[[Sequence[Tensor]], object], features: Sequence[Rows]
 ) -> tuple[float, float]:
     """Time a trained head on one text and on a batch of 32, as the fastest of a few calls."""
     taken = []
@@ -406,19 +407,20 @@ def _stack_sources(
     splits = inputs.dataset.splits
     chosen = inputs.selection.layers
     layers = [x for x in chosen if not isinstance(inputs.sources[x.backbone], LexicalSource)]
+    known = [*inputs.hashes["train"], *inputs.hashes["validation"]]
     vectors = {
-        split: dict(zip(layers, read_layers(inputs.sources, layers, hashes), strict=True))
-        for split, hashes in inputs.hashes.items()
+        part: dict(zip(layers, read_layers(inputs.sources, layers, hashes), strict=True))
+        for part, hashes in {"known": known, "test": inputs.hashes["test"]}.items()
     }
+    learned = len(inputs.hashes["train"])
     regressions = _lexical_regressions(inputs, targets, held)
     found = StackSources([], [], [], [], {})
     for layer in chosen:
-        if layer in vectors["train"]:
-            train, validation, test = (vectors[x][layer] for x in ("train", "validation", "test"))
-            found.train.append(train)
-            found.known.append(torch.cat([train, validation]))
-            found.validation.append(validation)
-            found.test.append(test)
+        if layer in vectors["known"]:
+            found.known.append(vectors["known"][layer])
+            found.train.append(vectors["known"][layer][:learned])
+            found.validation.append(vectors["known"][layer][learned:])
+            found.test.append(vectors["test"][layer])
         else:
             of_train, of_known = (regressions[layer.backbone, part] for part in ("train", "known"))
             found.train.append(None)

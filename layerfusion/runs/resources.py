@@ -13,11 +13,10 @@ from pathlib import Path
 
 from layerfusion.config.job import SPREAD, TrainConfig
 from layerfusion.embeddings.gpus import ANY_GPU, gpu_names, keep_gpu, smallest_gpu, taking_turns
+from layerfusion.embeddings.memory import free_host_memory
 
 log = logging.getLogger(__name__)
 
-MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-"""Files with the memory limit of a container, for control groups of version 2 and version 1."""
 GIB = 2**30
 MEASURED = 0.2
 """Seconds over which the use of the cores is measured."""
@@ -41,7 +40,7 @@ def processes_that_fit(
     """
     import joblib
 
-    most = [joblib.cpu_count(), int(_free_memory() / (gib * GIB))]
+    most = [joblib.cpu_count(), int(free_host_memory() / (gib * GIB))]
     trained = _trained_on(accelerator)
     if (device in ANY_GPU or trained in ANY_GPU) and (gpus := gpu_names()):
         if device == SPREAD:
@@ -123,13 +122,3 @@ def peak_memory() -> int:
     except (OSError, LookupError):
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _free_memory() -> float:
-    import psutil
-
-    free = float(psutil.virtual_memory().available)
-    for path in map(Path, MEMORY_LIMITS):
-        if path.exists() and (limit := path.read_text(encoding="utf-8").strip()).isdigit():
-            free = min(free, float(limit))
-    return free

@@ -203,7 +203,7 @@ def test_rows_with_the_same_text_are_not_divided(monkeypatch: pytest.MonkeyPatch
 
     def fit_together(tasks: list[HeadTask], *_: Any, **__: Any) -> Any:
         (task,) = tasks
-        seen.update({split: task.data.features[split][0] for split in ("train", "validation")})
+        seen.update({split: task.data.features[split][0][:] for split in ("train", "validation")})
         raise UserError("seen")
 
     monkeypatch.setattr(member_training, "fit_together", fit_together)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from torch import Tensor
 
 from layerfusion.config.job import FusionConfig, TrainerConfig
+from layerfusion.embeddings.matrices import Rows
 from layerfusion.errors import UserError
 from layerfusion.fusion import together
 from layerfusion.fusion.data import FusionDataModule
@@ -80,7 +82,7 @@ class Noisy(FusionOperator):
         return (fused + 0.1 * torch.randn(fused.shape) if self.training else fused), None
 
 
-def _same(alone: Fitted, together: Fitted, rows: list[Tensor]) -> None:
+def _same(alone: Fitted, together: Fitted, rows: Sequence[Rows]) -> None:
     """Compare what heads say of rows: the keys' bias of attention is moved by rounding alone."""
     assert (alone.best_epoch, alone.epochs) == (together.best_epoch, together.epochs)
     said = [one.classifier.predict_logits(rows)[0] for one in (alone, together)]

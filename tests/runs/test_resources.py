@@ -48,7 +48,7 @@ def test_as_many_as_fit(
     fit: int,
 ) -> None:
     monkeypatch.setattr(joblib, "cpu_count", lambda: cores)
-    monkeypatch.setattr(machine, "_free_memory", lambda: gib * GIB)
+    monkeypatch.setattr(machine, "free_host_memory", lambda: gib * GIB)
     monkeypatch.setattr(machine, "gpu_names", lambda: [f"gpu{n}" for n in range(len(gpus))])
     monkeypatch.setattr(machine, "smallest_gpu", lambda: min(gpus) * GIB)
     assert processes_that_fit(2, *words) == fit
