@@ -24,8 +24,8 @@ SHARE = 0.25
 """Share of the free memory that vectors which are read or made together may take."""
 SMALL = 2**24
 """Bytes that fit always."""
-CHUNK = 2**16
-"""Rows that are read at a time where all of them are looked at."""
+CHUNK = 2**24
+"""Numbers that are read at a time where all of them are looked at."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,9 @@ def fits(nbytes: float) -> bool:
 
 def chunks(rows: Rows) -> Iterator[Tensor]:
     """Give all rows in order, as tensors of some rows each; at least one tensor."""
-    for start in range(0, max(1, len(rows)), CHUNK):
-        yield rows[start : start + CHUNK]
+    count = max(1, CHUNK // max(1, rows.shape[1]))
+    for start in range(0, max(1, len(rows)), count):
+        yield rows[start : start + count]
 
 
 def take_rows(vectors: Tensor, places: Tensor) -> Rows:

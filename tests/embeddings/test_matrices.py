@@ -144,7 +144,7 @@ def test_rows_are_taken_by_places_or_a_mask(full_memory: None) -> None:
 def test_the_statistics_of_many_rows_are_summed_by_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = 5000 + torch.randn(1000, 4, dtype=torch.float64)
     whole = Standardiser.fit([vectors])
-    monkeypatch.setattr(matrices, "CHUNK", 64)
+    monkeypatch.setattr(matrices, "CHUNK", 256)
     by_chunks = Standardiser.fit([vectors])
     torch.testing.assert_close(by_chunks.mean, whole.mean, rtol=1e-7, atol=0)
     torch.testing.assert_close(by_chunks.std, whole.std, rtol=1e-7, atol=0)
@@ -153,7 +153,7 @@ def test_the_statistics_of_many_rows_are_summed_by_chunks(monkeypatch: pytest.Mo
 def test_numbers_that_are_not_finite_are_found_in_any_chunk(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(matrices, "CHUNK", 4)
+    monkeypatch.setattr(matrices, "CHUNK", 8)
     vectors = torch.randn(10, 2)
     vectors[7, 1] = torch.nan
     features = {"train": [vectors], "validation": [torch.randn(3, 2)]}
