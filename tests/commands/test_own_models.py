@@ -200,6 +200,16 @@ def test_every_command_says_that_a_place_is_taken_for_an_id_of_the_hub(
     assert said.endswith("; taken for a model of the Hugging Face hub\n")
 
 
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("name", ["min:e", "minilm+mine"])
+def test_a_name_of_which_columns_would_make_two_is_refused(name: str) -> None:
+    Path("own/backbone").mkdir(parents=True)
+    Path("own/backbone/odd.yaml").write_text(f'"{name}":\n  path: mine\n')
+    composed = compose("train", ["--config-dir=own", "dataset=sms_spam", "backbone=odd"])
+    with pytest.raises(UserError, match=r"^backbone: a name must have none of : \+, which join"):
+        load(composed)
+
+
 @pytest.mark.usefixtures("place", "offline")
 def test_a_hub_that_cannot_be_reached_names_the_key_that_needs_none(tmp_path: Path) -> None:
     sources = _models("backbone=owner/name")["name"].sources
