@@ -6,10 +6,11 @@ import io
 import logging
 import os
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from types import TracebackType
+from types import FrameType, TracebackType
 
 from layerfusion.config.imports import import_object
 from layerfusion.config.secrets import redact_line, shown
@@ -82,17 +83,22 @@ MEMORY = "/dev/shm"
 """Folder that can mostly be written where no disk can."""
 
 
+_stopped_by: int = signal.SIGINT
+"""The signal that ends the command."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
         0 for success, 1 if a job of a sweep failed, 2 for a mistake in the command or a place that
-        cannot be read or written.
+        cannot be read or written; 130 after Ctrl-C, and 143 after SIGTERM.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if arguments is None:
         sys.argv[1:] = map(redact_line, words)  # W&B keeps them with a run
         sys.excepthook = _print_traceback
+        signal.signal(signal.SIGTERM, _terminate)
         _have_streams()
     # Before torch starts: its threads then sleep while they wait for each other. Threads that spin
     # keep the one that they wait for from running, wherever another process is busy too.
@@ -127,8 +133,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"layerfusion: {shown(in_one_line(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("layerfusion: stopped; what was finished is kept", file=sys.stderr)
-        return 130
+        said = "stopped; what was finished is kept, the same command goes on"
+        print(f"layerfusion: {said}", file=sys.stderr)
+        return 128 + _stopped_by
+
+
+def _terminate(number: int, _frame: FrameType | None) -> None:
+    """Let SIGTERM end a command as Ctrl-C does: what is open is closed, and a line says so."""
+    global _stopped_by
+    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+    _stopped_by = number
+    raise KeyboardInterrupt
 
 
 def _tell(words: Sequence[str]) -> bool:

@@ -75,7 +75,7 @@ def test_a_classifier_sees_what_its_own_pooling_gives(
     )
     assert "another one than in training" not in caplog.text
     before.predict([*TEXTS, "a new text"])
-    assert caplog.text.count("the file of edited:own is another one than in training") == 1
+    assert caplog.text.count("the code of edited:own is another one than in training") == 1
     before.predict([*TEXTS, "one more"])
     assert caplog.text.count("another one than in training") == 1
 

@@ -161,7 +161,7 @@ def test_code_that_changed_after_the_training_is_told(
 ) -> None:
     open_door(title, place)
     follow(job, *settings)
-    line = f"the file of {own} is another one than in training"
+    line = f"the code of {own} is another one than in training"
     assert line not in capsys.readouterr().err
     (file,) = place.rglob(f"{re.split('[.:]', own)[0]}.py")
     file.write_text(file.read_text() + "\n# another\n")
@@ -197,7 +197,7 @@ def test_a_job_whose_own_choice_of_layers_changed_runs_again(
     (file,) = place.rglob(f"{own.partition(':')[0]}.py")
     file.write_text(file.read_text() + "\n# another\n")
     assert main(train) == 0
-    assert f"the file of {own} has changed since" in capsys.readouterr().err
+    assert f"the code of {own} has changed since" in capsys.readouterr().err
     assert main(train) == 0
     assert "finished before" in capsys.readouterr().err
 

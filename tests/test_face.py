@@ -72,19 +72,27 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_an_experiment_is_what_it_is_on_the_command_line(
+def test_a_job_is_what_it_is_on_the_command_line(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An argument that is not given overrules nothing."""
+    """An argument that is not given overrules nothing, neither a default nor an experiment."""
     from layerfusion.runs import job as runs
 
     monkeypatch.setattr(runs, "run_job", lambda config, *_, **__: config)
     file, cache = place / "reviews.csv", place / "cache"
     words = ["dataset=local", f"dataset.path={file}", "backbone=minilm", f"paths.cache={cache}"]
-    for experiment, given in (("auto", {}), ("auto", {"pooling": "mean"}), ("few_shot", {})):
-        more = [f"experiment={experiment}", *(f"{key}={value}" for key, value in given.items())]
+    for experiment, given in (
+        (None, {}),
+        (None, {"fusion": "stacked"}),
+        ("auto", {}),
+        ("auto", {"pooling": "mean"}),
+        ("few_shot", {}),
+    ):
+        more = [f"{key}={value}" for key, value in {"experiment": experiment, **given}.items()]
+        more = [word for word in more if word != "experiment=None"]
         expected = load(compose("train", [*words, "logger=none", *more]))
-        found: Any = lf.train(file, "minilm", experiment=experiment, cache=cache, **given).record
+        given = {"experiment": experiment, "config_dir": None, **given}
+        found: Any = lf.train(file, "minilm", cache=cache, **given).record
         assert job_id(found) == job_id(expected)
         assert (found.fusion, found.layers, list(found.pooling), list(found.lexical)) == (
             expected.fusion,
@@ -92,13 +100,6 @@ def test_an_experiment_is_what_it_is_on_the_command_line(
             list(expected.pooling),
             list(expected.lexical),
         )
-    plain: Any = lf.train(file, "minilm", cache=cache, experiment=None, config_dir=None).record
-    assert (plain.fusion.name, plain.layers.name, [*plain.pooling], [*plain.lexical]) == (
-        "gated",
-        "adaptive",
-        ["mean"],
-        [],
-    )
 
 
 def test_every_public_name_is_listed_and_can_be_had() -> None:

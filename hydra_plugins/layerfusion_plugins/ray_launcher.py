@@ -5,7 +5,9 @@ It replaces `hydra-ray-launcher` 1.2, which requires an older cloudpickle than o
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from hydra.core.utils import JobReturn
@@ -42,7 +44,10 @@ class RayLauncher(PoolLauncher):
             ) from error
         ours = not ray.is_initialized()
         if ours:
+            terminate = signal.getsignal(signal.SIGTERM)
             ray.init(**self.init)
+            with suppress(ValueError):  # in a thread Ray sets none
+                signal.signal(signal.SIGTERM, terminate)  # its own ends the sweep without a word
         try:
             run = ray.remote(**self.remote)(run_elsewhere)
             sent = ray.put(shared)

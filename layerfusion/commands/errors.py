@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 WIDEST = 12
 """Classes up to which the whole confusion matrix is shown; of more, the most frequent pairs."""
-BETWEEN = ";"
-"""Stands between the labels of a row in a cell of CSV."""
 _SHOWN_TEXT = 160
 _SHOWN_NAME = 24
 
@@ -311,13 +309,13 @@ def _class_doubts(names: Sequence[str], rows: HeldOutRows) -> Doubtful:
 def _set_doubts(names: Sequence[str], rows: HeldOutRows) -> Doubtful:
     """List the pairs of a row and a label that it may lack, or have wrongly."""
     from layerfusion.findings.set_mistakes import doubtful_sets
-    from layerfusion.records.label_words import label_words
+    from layerfusion.records.label_words import SEPARATOR, label_words
 
     doubts = doubtful_sets(rows.probabilities, rows.labels)
     table, lines = [], []
     for row, label in zip(doubts.rows.tolist(), doubts.labels.tolist(), strict=True):
         has, own = bool(rows.labels[row, label]), rows.probabilities[row, label]
-        labels = label_words(names, rows.labels[row], between=BETWEEN, nothing="")
+        labels = label_words(names, rows.labels[row], between=SEPARATOR, nothing="")
         todo = "remove" if has else "add"
         table.append([rows.texts[row], labels, names[label], todo, f"{own:.4f}"])
         kind = "has" if has else "lacks"
@@ -347,7 +345,7 @@ def _csv(record: RunRecord, read: JobPredictions, texts: Sequence[str] | None) -
     import numpy as np
 
     from layerfusion.findings.set_mistakes import SetAnswers, answers_of_job
-    from layerfusion.records.label_words import label_words
+    from layerfusion.records.label_words import SEPARATOR, label_words
 
     found = answers_of_job(record.dataset.label_names, read)
     names, target, right, mean = found.names, found.target, found.right, read.mean
@@ -355,7 +353,7 @@ def _csv(record: RunRecord, read: JobPredictions, texts: Sequence[str] | None) -
     badness = found.losses if isinstance(found, SetAnswers) else found.confidence
 
     def words(label: np.ndarray) -> str:
-        return label_words(names, label, between=BETWEEN, nothing="")
+        return label_words(names, label, between=SEPARATOR, nothing="")
 
     columns = ["row", "label", "answer", "right"]
     if isinstance(found, SetAnswers):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -12,6 +13,7 @@ import numpy as np
 
 from layerfusion.composing.hydra import compose
 from layerfusion.composing.own_models import (
+    as_asked,
     checked_place,
     distinct_names,
     folder_settings,
@@ -25,6 +27,8 @@ from layerfusion.errors import UserError
 from layerfusion.texts.dataset import TextDataset
 from layerfusion.texts.from_memory import write_parquet
 
+log = logging.getLogger(__name__)
+
 Names = str | Path | Sequence[str | Path]
 """One name or several."""
 
@@ -34,8 +38,8 @@ NO_DATASET = Path("no data set")
 """Stands for the data set of a command that reads none."""
 OF_JOBS = ("dataset", "limit", "by_folds", "bundle", "sweep", "profile", "logger", "protocol")
 """Settings of jobs on a data set, with a folder for what they leave."""
-USUAL: dict[str, Any] = {"layers": "adaptive", "fusion": "gated", "pooling": "mean", "lexical": ()}
-"""What stands for an argument of a Python function that is not given."""
+OPTIONAL = ("layers", "fusion", "pooling", "lexical")
+"""Arguments of Python functions that leave what the command line has, where they are None."""
 _COMPOSING = threading.Lock()
 """Held while Hydra composes, since its state is of the whole process."""
 ANY_MODEL: Names = ("the default",)
@@ -61,8 +65,7 @@ def config_of(
         command: name of the primary config.
         **groups: option of a group of configs, such as `fusion="gated"`. For `layers` it may be a
             mapping of model, as `backbone` names it, to its layers. What is None, as `pooling` and
-            `lexical` among the settings may be, is that of the experiment that the settings name,
-            or that of `USUAL`.
+            `lexical` among the settings may be, is that of the command line.
 
     Raises:
         UserError: for a name that does not exist, or a setting that the command does not have.
@@ -74,15 +77,14 @@ def config_of(
         if keys.get(name, True) is None:
             del keys[name]
     for given in (keys, groups):
-        for name in [name for name in USUAL if name in given and given[name] is None]:
+        for name in [name for name in OPTIONAL if name in given and given[name] is None]:
             del given[name]
-            if "experiment" not in keys:
-                given[name] = USUAL[name]
     cache = Path(keys.pop("cache", None) or keys.pop("paths.cache", None) or "outputs/cache")
     folders = [Path(folder) for folder in listed("config_dir", keys.pop("config_dir", ()))]
     import_from([*folders, Path()])
     words = [f"--config-dir={folder}" for folder in folders]
-    models, names = _backbone_words(backbone)
+    chosen, models, names = _backbone_words(backbone)
+    words += chosen
     if isinstance(fixed := groups.get("layers"), Mapping):
         groups["layers"] = "fixed"
         keys["layers.fixed"] = {names.get(str(key), key): own for key, own in fixed.items()}
@@ -94,14 +96,16 @@ def config_of(
         if group in keys:
             words.append(f"{group}=[{','.join(map(str, listed(group, keys.pop(group))))}]")
     words += _dataset_words(dataset, cache)
-    words += models
     words += [f"paths.cache={_value(str(cache))}"]
     if "logger" not in keys:
         words.append("logger=none")
     for key, value in keys.items():
         words += _setting_words(key.rstrip("_"), value)
+    asked, said = as_asked(words, {name: place for place, name in names.items()})
+    for line in said:
+        log.info(line)
     with _COMPOSING:
-        return load(compose(command, words))
+        return load(compose(command, [*models, *words, *asked]))
 
 
 def _refuse_of_jobs(settings: Iterable[str]) -> None:
@@ -149,22 +153,22 @@ def _dataset_words(dataset: TextDataset | str | Path, cache: Path) -> list[str]:
     return ["dataset=local", f"dataset.path={_value(str(dataset))}"]
 
 
-def _backbone_words(backbone: Names) -> tuple[list[str], dict[str, str]]:
+def _backbone_words(backbone: Names) -> tuple[list[str], list[str], dict[str, str]]:
     """Select models by name, folder or id on the hub.
 
     A `Path` is never an id.
 
     Returns:
-        Overrides, and the name of each model that is given by its place.
+        The override that selects models by name, those that the configs of the others are made of,
+        and the place of each of these to its name.
 
     Raises:
         UserError: for a path that is no model, and where two models would have the same name.
     """
     if backbone is ANY_MODEL:
-        return [], {}
+        return [], [], {}
     models = listed("backbone", backbone)
     named = [str(model) for model in models if is_config("backbone", model)]
-    words = [f"backbone=[{','.join(named)}]"]
     places = [model for model in models if str(model) not in named]
     settings: list[dict[str, Any]] = [
         place_settings(place) if isinstance(place, str) else folder_settings(str(place))
@@ -173,13 +177,15 @@ def _backbone_words(backbone: Names) -> tuple[list[str], dict[str, str]]:
     # An id is named without its commit.
     plain = [one["path"] if "path" in one else one["sources"][0]["path"] for one in settings]
     names = distinct_names(plain, named)
+    words = []
     for own, one, place in zip(names, settings, places, strict=True):
         checked_place(str(place))
         words += [
             f"{'+' if key == 'sources' else ''}backbone.{own}.{key}={_value(value)}"
             for key, value in one.items()
         ]
-    return words, dict(zip(map(str, places), names, strict=True))
+    chosen = [f"backbone=[{','.join(named)}]"]
+    return chosen, words, dict(zip(map(str, places), names, strict=True))
 
 
 def listed(key: str, value: Any) -> list[str | Path]:

@@ -21,6 +21,7 @@ from layerfusion.config.imports import require_named
 from layerfusion.config.registry import BINARY, PACKED, READERS
 from layerfusion.errors import UserError, unknown
 from layerfusion.records.job import METRICS, PREDICTIONS
+from layerfusion.records.label_words import SEPARATOR, can_be_joined
 from layerfusion.texts.streaming import (
     LINES,
     STANDARD,
@@ -44,8 +45,6 @@ TABLES = (".csv", ".tsv")
 WITHOUT_SPACES = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 """A letter of a script that has no space between words: Thai, Lao, Burmese, Khmer, Japanese and
 Chinese."""
-SEPARATOR = ";"
-"""Stands between the labels of a text, unless its job read them with another one."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -135,10 +134,7 @@ def _separator(bundle: Bundle) -> str | None:
         looks like a list: the cells are lists of JSON.
     """
     separator = getattr(bundle.config.dataset, "label_separator", None) or SEPARATOR
-    for name in bundle.label_names:
-        if separator in name or not name or name != name.strip() or name.startswith("["):
-            return None
-    return separator
+    return separator if can_be_joined(tuple(bundle.label_names), separator) else None
 
 
 def _classified(

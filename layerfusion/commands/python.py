@@ -181,7 +181,8 @@ def open_backbones(
     Args:
         backbone: models: names in `conf/backbone`, folders, or `owner/name` on the Hugging Face
             hub.
-        pooling: names in `conf/pooling`; None for those of `experiment`, or else the mean.
+        pooling: names in `conf/pooling`; None for that of `experiment`, or what a folder of
+            sentence-transformers asks for, if it is the only model, or else the mean.
         **settings: other settings of the job: see `train`.
 
     Returns:
@@ -216,7 +217,8 @@ def extract(
         dataset: from `load_dataset`, a path, or a name.
         backbone: models: names in `conf/backbone`, folders, or `owner/name` on the Hugging Face
             hub.
-        pooling: names in `conf/pooling`; None for those of `experiment`, or else the mean.
+        pooling: names in `conf/pooling`; None for that of `experiment`, or what a folder of
+            sentence-transformers asks for, if it is the only model, or else the mean.
         **settings: other settings of the job: see `train`.
 
     Raises:
@@ -239,7 +241,7 @@ def embed(  # pyright: ignore[reportOverlappingOverload]  # `all` is a string to
     backbone: str | Path,
     layers: Literal["all"] | Sequence[int] | list[str | int] | tuple[str | int, ...],
     *,
-    pooling: str = "mean",
+    pooling: str | None = None,
     cache: str | Path = "outputs/cache",
     **settings: Any,
 ) -> dict[str, np.ndarray]: ...
@@ -251,7 +253,7 @@ def embed(
     backbone: str | Path,
     layers: str | int = -1,
     *,
-    pooling: str = "mean",
+    pooling: str | None = None,
     cache: str | Path = "outputs/cache",
     **settings: Any,
 ) -> np.ndarray: ...
@@ -264,7 +266,7 @@ def embed(
     backbone: Names,
     layers: str | int | Sequence[str | int] = -1,
     *,
-    pooling: Names = "mean",
+    pooling: Names | None = None,
     cache: str | Path = "outputs/cache",
     **settings: Any,
 ) -> np.ndarray | dict[str, np.ndarray]:
@@ -275,7 +277,8 @@ def embed(
         backbone: a name in `conf/backbone`, a folder, or `owner/name` on the Hugging Face hub.
         layers: one layer, or several: 0 is what enters the first block, i what leaves block i,
             `norm` the output of the final norm, -1 the last; `all` for every layer.
-        pooling: a name in `conf/pooling`.
+        pooling: a name in `conf/pooling`; None for what a folder of sentence-transformers asks for,
+            or else the mean.
         cache: where vectors are kept.
         **settings: other settings of the job: see `train`.
 
@@ -340,7 +343,8 @@ def profile_layers(
         dataset: from `load_dataset`, a path, or a name.
         backbone: models, as in `extract`.
         scores: importance scores, names or `package.module:name`; None for all.
-        pooling: names in `conf/pooling`; None for those of `experiment`, or else the mean.
+        pooling: names in `conf/pooling`; None for that of `experiment`, or what a folder of
+            sentence-transformers asks for, if it is the only model, or else the mean.
         folder: where `profile.json` goes; None for one that the settings name.
         **settings: other settings of the job: see `train`.
 
@@ -386,7 +390,8 @@ def select_layers(
         how: a name in `conf/layers`: last, all, even, top_k, adaptive, greedy, sparse, loes, or
             your own; or a dict of model to its layers. None for that of `experiment`, or else
             adaptive.
-        pooling: names in `conf/pooling`; None for those of `experiment`, or else the mean.
+        pooling: names in `conf/pooling`; None for that of `experiment`, or what a folder of
+            sentence-transformers asks for, if it is the only model, or else the mean.
         **settings: other settings of the job, such as `layers={"max_layers": 4}`: see `train`.
 
     Returns:
@@ -405,6 +410,8 @@ def select_layers(
     from layerfusion.runs.job_texts import dataset_of
     from layerfusion.runs.select_layers import select
 
+    if how is None and settings.get("experiment") is None:
+        how = "adaptive"
     config = config_of(dataset, backbone, {"pooling": pooling, **settings}, layers=how)
     refuse_time_limit(config, "select_layers")
     texts = dataset_of(config)
@@ -455,10 +462,11 @@ def train(
         dataset: from `load_dataset`, a path, or a name.
         backbone: models, as in `extract`.
         layers: which layers become sources of the fusion: a name in `conf/layers`, or a dict of
-            model to its layers, such as `{"minilm": [3, 6]}`. This and the next three are those of
-            `experiment`, if that is among the settings and they are None; or else adaptive.
+            model to its layers, such as `{"minilm": [3, 6]}`. Where this or one of the next three
+            is None, it is what the command line takes: that of `experiment`, or else the last.
         fusion: an operator, `stacked` or `auto`: a name in `conf/fusion`; or else gated.
-        pooling: names in `conf/pooling`; or else mean.
+        pooling: names in `conf/pooling`; or else that which a folder of sentence-transformers asks
+            for, if it is the only model, or the mean.
         lexical: TF-IDF sources beside the layers: names in `conf/lexical`; or else none.
         folder: of the job; None for `outputs/runs/JOB`.
         **settings: other settings by the names that they have on the command line: `seeds=3`,

@@ -14,7 +14,7 @@ from typing import Any
 from layerfusion.assets.files import in_one_line, is_shown_in_one_line
 from layerfusion.composing.launching import JobsFailed, JobTask, LauncherFailed
 from layerfusion.composing.mteb import register_tasks
-from layerfusion.composing.own_models import named_models
+from layerfusion.composing.own_models import named_by_key, named_models
 from layerfusion.composing.registration import VERSION_BASE, register, schema_of
 from layerfusion.config.check import of_value
 from layerfusion.config.imports import import_from
@@ -174,11 +174,7 @@ def user_keys(arguments: Sequence[str]) -> list[str]:
     known = set(group_options("backbone", arguments))
     whole = (re.match(r"\++backbone\.([^.=]+)=\{", argument) for argument in arguments)
     added = {match[1] for match in whole if match}
-    paths = (
-        re.match(r"\+*backbone\.([^.=]+)\.(path|endpoint|vectors|pipeline)=", argument)
-        for argument in arguments
-    )
-    own = {match[1] for match in paths if match} - known
+    own = named_by_key(arguments) - known - added
     register_tasks(arguments)
     arguments, named = named_models(arguments, known | own)
     known |= named

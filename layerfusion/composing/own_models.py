@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ USUAL = ("mean",)
 """The poolings of a job that names none."""
 _ENTRY = re.compile(r"""'[^']*'|"[^"]*"|[^\[\],'"\s]+""")
 """A name, or a place, in the value of `backbone=[…]`."""
+_DECLARED = r"\.(path|endpoint|vectors|pipeline)=|=\{"
+"""What follows the name of a model in the word that declares it."""
 _OF_MODELS = ("config.json", "*/config.json", "*.gguf", "modules.json", "adapter_config.json")
 """Files of which a model's folder has one. What lies there is checked when it is loaded."""
 _FORMS = (
@@ -121,36 +123,52 @@ def named_models(arguments: Sequence[str], known: set[str]) -> tuple[list[str], 
         return f"{key}={_ENTRY.sub(renamed, value)}"
 
     arguments = [changed(word) if word in words else word for word in arguments]
-    return _as_asked(arguments, dict(zip(names, places, strict=True))), set(names)
+    asked, said = as_asked(arguments, dict(zip(names, places, strict=True)))
+    for line in said:
+        print(line, file=sys.stderr)
+    return [*arguments, *asked], set(names)
 
 
-def _as_asked(arguments: Sequence[str], places: Mapping[str, str]) -> list[str]:
+def named_by_key(arguments: Iterable[str]) -> set[str]:
+    """Name the models that overrides declare without a file: `backbone.x.path=` and the like."""
+    found = (re.match(rf"\+*backbone\.([^.=]+)({_DECLARED})", word) for word in arguments)
+    return {match[1] for match in found if match}
+
+
+def as_asked(
+    arguments: Sequence[str], places: Mapping[str, str | Path]
+) -> tuple[list[str], list[str]]:
     """Take over what folders of sentence-transformers ask for, unless the user says otherwise.
 
     Length and prompt are part of a model's config already. The poolings are those of the job, so
     they are taken over where it has this model alone.
+
+    Args:
+        arguments: overrides, without those that the configs of these models are made of.
+        places: name of each model that is named by its place, to that place.
+
+    Returns:
+        The overrides that this adds, and a line for each folder that asks for something.
     """
     own = {word.lstrip("+").partition("=")[0] for word in arguments}
-    result = list(arguments)
+    listed = [word for word in arguments if word.lstrip("+").startswith("backbone=")]
+    named = re.findall(r"\w+", listed[-1].partition("=")[2]) if listed else []
+    models = {*places, *named, *named_by_key(arguments)}
+    words, said = [], []
     for name, place in places.items():
-        asked = _asked(place)
+        asked = _asked(str(place))
         taken: dict[str, str | list[str]] = {
             f"backbone.{name}.{key}": str(value) for key, value in asked.settings.items()
         }
-        alone = re.fullmatch(r"\[?\w+\]?", _value_of("backbone", arguments))
-        if asked.pooling not in ((), USUAL) and alone and not own & {"pooling", "experiment"}:
+        free = len(models) == 1 and not own & {"pooling", "experiment"}
+        if asked.pooling not in ((), USUAL) and free:
             taken["pooling"] = list(asked.pooling)
-            result.append(f"pooling=[{','.join(asked.pooling)}]")
-        said = [as_option(key, value) for key, value in taken.items() if key not in own]
-        if said:
-            line = f"backbone={place}: as its files for sentence-transformers ask: {' '.join(said)}"
-            print(line, file=sys.stderr)
-    return result
-
-
-def _value_of(key: str, arguments: Sequence[str]) -> str:
-    words = [word for word in arguments if word.lstrip("+").startswith(f"{key}=")]
-    return words[-1].partition("=")[2]
+            words.append(f"pooling=[{','.join(asked.pooling)}]")
+        shown = [as_option(key, value) for key, value in taken.items() if key not in own]
+        if shown:
+            asks = "as its files for sentence-transformers ask"
+            said.append(f"backbone={place}: {asks}: {' '.join(shown)}")
+    return words, said
 
 
 def _asked(place: str) -> Asked:

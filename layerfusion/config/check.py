@@ -46,6 +46,8 @@ KINDS = {"vectors": OF_VECTORS, "pipeline": OF_PIPELINE, "endpoint": OF_ENDPOINT
 """Kinds of backbones whose vectors are computed elsewhere, and the keys that go with each."""
 TYPES = {"Integer": "a whole number", "Float": "a number", "bool": "true or false"}
 """Types of values by OmegaConf's words for them."""
+JOINTS = ":+"
+"""Join the names of a model, a layer and a pooling, and those of several models."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
 """A commit, as opposed to a branch or a tag."""
 
@@ -170,6 +172,11 @@ def check(config: TrainConfig) -> None:
     for kind in ("backbone", "lexical", "pooling"):
         for name in getattr(config, kind):
             check_name(kind, name)
+            if set(name) & set(JOINTS):
+                raise UserError(
+                    f"{kind}: a name must have none of {' '.join(JOINTS)}, which join names in the"
+                    f" columns of results and answers; found {short(name)}"
+                )
     for name, backbone in config.backbone.items():
         check_backbone(name, backbone)
     _check_sources(config)

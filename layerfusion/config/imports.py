@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import importlib.util
 import inspect
 import marshal
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
@@ -52,8 +54,12 @@ def import_object(key: str, path: str) -> Any:
         with naming_extras():
             module = _run(module_name)
             home_of = _home_of(getattr(module, name, None), module_name)
-            if home_of in _edited:  # a module that this one takes the object from
-                _run(home_of)
+            beside = dict.fromkeys([*_imported_beside(module), home_of])
+            beside.pop(module_name, None)
+            if _edited & {*beside}:
+                for one in filter(sys.modules.__contains__, beside):
+                    _edited.add(one)  # those between hold what they took from the edited ones
+                    _run(one)
                 module = importlib.reload(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
@@ -85,12 +91,13 @@ def import_object(key: str, path: str) -> Any:
 
 
 def code_hash(key: str, path: str) -> str | None:
-    """Hash the source of the module with a user's function or class.
+    """Hash the source of the module with a user's function or class, and what it imports beside it.
 
-    We hash the whole module, since a function may call others in it. For a `functools.partial`, or
-    another object that is called, it is the module that `path` names, where its values stand. It is
-    the source that runs, also where the file has been edited since. In a notebook it is that of the
-    function or class alone.
+    We hash whole modules, since a function may call others in them: its own, and those that this
+    imports from the same folder, or of an installed package from the same package. For a
+    `functools.partial`, or another object that is called, it is the module that `path` names, where
+    its values stand. It is the source that runs, also where the file has been edited since. Of a
+    notebook it is that of the function or class alone.
 
     Args:
         key: the config key that names the object, for messages.
@@ -112,6 +119,9 @@ def code_hash(key: str, path: str) -> str | None:
             code += own.encode()
         elif inspect.isfunction(named):
             code += marshal.dumps(named.__code__)
+    if code and module is not None:
+        beside = _imported_beside(module)
+        code += "".join(beside[name] for name in sorted(beside)).encode()
     return hashlib.sha256(code).hexdigest()[:16] if code else None
 
 
@@ -213,6 +223,60 @@ def _source_that_ran(module: ModuleType) -> str | None:
     if name not in _ran or _ran[name][0] is not spec:  # the user may reload it too
         _ran[name] = spec, _source_of(module)
     return _ran[name][1]
+
+
+def _imported_beside(module: ModuleType) -> dict[str, str]:
+    """Find the modules from the folder of a module that it imports, or that these import.
+
+    We read the imports in the sources: what else Python has loaded does not change the answer.
+
+    Returns:
+        Name to source, as it was when it ran; each comes after those that it imports itself.
+    """
+    file, top = getattr(module, "__file__", None), module.__name__.partition(".")[0]
+    source = _source_that_ran(module) if file else None
+    if file is None or source is None or top in sys.stdlib_module_names or _is_of_layerfusion(top):
+        return {}
+    path = Path(os.path.abspath(file))
+    is_package = path.name == "__init__.py"
+    root = path.parents[module.__name__.count(".") + is_package]
+    installed, found, seen = _is_installed(module), dict[str, str](), {module.__name__}
+
+    def follow(source: str, package: str) -> None:
+        for name in _imports(source, package):
+            of_others = installed and name.partition(".")[0] != top
+            if name in seen or of_others or _is_of_layerfusion(name):
+                continue
+            seen.add(name)
+            place = root.joinpath(*name.split("."))
+            files = (place / "__init__.py", place.with_name(f"{place.name}.py"))
+            there = next((one for one in files if one.is_file()), None)
+            loaded = sys.modules.get(name)
+            if there is None or (loaded is not None and not _lies_in(loaded, there.resolve())):
+                continue
+            own = there.read_text(errors="replace") if loaded is None else _source_that_ran(loaded)
+            follow(own or "", name if there == files[0] else name.rpartition(".")[0])
+            found[name] = own or ""
+
+    follow(source, module.__name__ if is_package else module.__name__.rpartition(".")[0])
+    return found
+
+
+def _imports(source: str, package: str) -> Iterator[str]:
+    """Name the modules that a source imports, and the packages above them."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):  # told where it is imported
+        return
+    for node in ast.walk(tree):
+        names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            with suppress(ImportError):  # of more dots than there are packages
+                above = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+                names = [f"{above}.{one.name}" for one in node.names]
+        for name in names:
+            parts = name.split(".")
+            yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))
 
 
 def _source_of(code: Any) -> str | None:

@@ -57,6 +57,8 @@ FUSED = "fused"
 
 OPTIONAL = {
     "pooling": "pooling",
+    "long_texts": "long_texts",
+    "seeds": "seeds",
     "lexical": "lexical",
     "time_limit": "time_limit",
     "budget": "layers.budget",
@@ -76,7 +78,9 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
     with one column. It works in `Pipeline`, `GridSearchCV` and `cross_val_score`. Vectors of texts
     are kept in the cache by the content of the text, so that every later fit on the same texts is
     quick. Everything that depends on labels is learned from the rows given to `fit` alone. No test
-    split is made; a fused head that stops on validation keeps a part of the rows for that.
+    split is made; a fused head that stops on validation keeps a part of the rows for that. What is
+    not given is what the command line takes: where all is chosen (`fusion="auto"` of `adaptive`
+    layers, the defaults) that of `experiment=auto`, and elsewhere that of a job.
 
     Where `y` gives a text any number of labels, as an indicator matrix or as lists of labels, each
     label is a decision of its own: `predict` gives an indicator matrix, and the probabilities of a
@@ -90,15 +94,17 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
             as `{"minilm": [3, 6]}`.
         fusion: an operator, `stacked` or `auto`: a name in `conf/fusion`. `auto` chooses layers and
             fusion by held-out rows.
-        pooling: one or more names in `conf/pooling`. None: where all is chosen (`fusion="auto"` of
-            `adaptive` layers) those of `experiment=auto`, and the mean elsewhere.
-        lexical: one or more TF-IDF sources beside the layers: names in `conf/lexical`. None: where
-            all is chosen those of `experiment=auto`, and none elsewhere; `()` for none.
+        pooling: one or more names in `conf/pooling`. None: three where all is chosen; elsewhere the
+            one that a folder of sentence-transformers asks for, if it is the only model, or else
+            the mean.
+        lexical: one or more TF-IDF sources beside the layers: names in `conf/lexical`. None: four
+            where all is chosen, and none elsewhere; `()` for none.
         long_texts: how the models read texts that are too long for them: `truncate`; `windows`,
             which reads them whole; or `auto`, windows where many of the rows are too long and the
-            cost is bounded. `reading_` says which.
+            cost is bounded. None: `auto` where all is chosen, and `truncate` elsewhere. `reading_`
+            says which.
         seeds: number of heads, whose probabilities are averaged. Their seeds follow the one of
-            `random_state`.
+            `random_state`. None: one where all is chosen, and six elsewhere.
         objective: what the classifier should be best at: `log_loss`, `accuracy`, `macro_f1` or
             `micro_f1`. By it `auto` chooses the fusion and heads their epoch; but for the first,
             rare classes are named more often where held-out rows say that it gains.
@@ -156,8 +162,8 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         fusion: str = "auto",
         pooling: Names | None = None,
         lexical: Names | None = None,
-        long_texts: str = "auto",
-        seeds: int = 3,
+        long_texts: str | None = None,
+        seeds: int | None = None,
         objective: str = "log_loss",
         class_weight: str | None = None,
         budget: Mapping[str, float] | None = None,
@@ -492,9 +498,7 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
                 f" {short(self.validation_size)}"
             )
         keys: dict[str, Any] = {
-            "long_texts": self.long_texts,
             "seed": seed,
-            "seeds": self.seeds,
             "objective": self.objective,
             "class_weights": UNWEIGHTED if self.class_weight is None else self.class_weight,
             "extract.device": self.device,

@@ -29,7 +29,8 @@ class TextEmbedder(TransformerMixin, BaseEstimator):
         model: a name in `conf/backbone`, a folder, or `owner/name` on the Hugging Face hub.
         layer: 0 is what enters the first block, i what leaves block i, `norm` the output of the
             final norm, -1 the last. A list of layers is put side by side.
-        pooling: a name in `conf/pooling`.
+        pooling: a name in `conf/pooling`; None for what a folder of sentence-transformers asks for,
+            or else the mean.
         device: where the model runs: auto, cpu, cuda, cuda:1 or mps.
         cache: folder of vectors and downloads.
         settings: further settings by the names of the command line.
@@ -48,7 +49,7 @@ class TextEmbedder(TransformerMixin, BaseEstimator):
         self,
         model: str | Path = "minilm",
         layer: str | int | Sequence[str | int] = -1,
-        pooling: str = "mean",
+        pooling: str | None = None,
         *,
         device: str = "auto",
         cache: str | Path = "outputs/cache",
@@ -85,11 +86,12 @@ class TextEmbedder(TransformerMixin, BaseEstimator):
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Name the columns `MODEL:LAYER:POOLING:NUMBER`. Shape: (width,)."""
         keys = {"pooling": self.pooling, "cache": self.cache, **(self.settings or {})}
-        ((name, source),) = open_backbones(config_of(NO_DATASET, self.model, keys)).items()
+        config = config_of(NO_DATASET, self.model, keys)
+        ((name, source),), (pooling,) = open_backbones(config).items(), config.pooling
         shape = source.expected_shape()
         layers = dict.fromkeys(layer_name(layer, shape.layers) for layer in self._layers())
         names = [
-            f"{name}:{layer}:{self.pooling}:{number}"
+            f"{name}:{layer}:{pooling}:{number}"
             for layer in layers
             for number in range(shape.width)
         ]

@@ -28,7 +28,7 @@ def rank(
     texts: Any,
     y: Any,
     *,
-    pooling: Names = "mean",
+    pooling: Names | None = None,
     cache: str | Path = "outputs/cache",
     **settings: Any,
 ) -> DataFrame:
@@ -42,7 +42,9 @@ def rank(
         texts: a list, array, Series, or data frame with one column.
         y: one label for each text, or any number of them, as `LayerFusionClassifier.fit` takes
             them; accuracy is then the share of the texts whose labels are all right.
-        pooling: one or more names in `conf/pooling`; each pooling of a layer is judged.
+        pooling: one or more names in `conf/pooling`; each pooling of a layer is judged. None for
+            that which a folder of sentence-transformers asks for, if it is the only model, or else
+            the mean.
         cache: folder of vectors, probes and downloads.
         **settings: other settings of the job: see `train`.
 

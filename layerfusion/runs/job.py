@@ -200,7 +200,7 @@ def _finished(folder: Path, config: TrainConfig, keeps: bool) -> RunRecord | Non
     if not still_holds(record, config):
         log.info("%s: its texts or models have changed since, so it runs again", folder)
     elif other:
-        log.info("%s: the file of %s has changed since, so it runs again", folder, other[0])
+        log.info("%s: the code of %s has changed since, so it runs again", folder, other[0])
     elif changed:
         log.warning("%s: %s is damaged or gone, so it runs again", folder, changed[0])
     elif keeps and not has_bundle(folder):

@@ -86,7 +86,7 @@ def run_profile(config: TrainConfig, folder: Path) -> Profile:
         code = code_of_profile(config)
         other = [path for path, source in code.items() if kept.code.get(path) != source]
         if other:
-            log.info("%s: the file of %s has changed since, so it runs again", folder, other[0])
+            log.info("%s: the code of %s has changed since, so it runs again", folder, other[0])
         elif same and models == {name: x.spec_hashes for name, x in kept.backbones.items()}:
             log.info("finished before: %s", folder)
             return kept

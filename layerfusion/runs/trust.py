@@ -138,7 +138,7 @@ def warn_of_other_code(where: str, then: Mapping[str, str], now: Mapping[str, st
     other = {name for name, source in now.items() if then.get(name, source) != source}
     for name in sorted(other):
         log.warning(
-            "%s: the file of %s is another one than in training, so answers and probabilities may"
+            "%s: the code of %s is another one than in training, so answers and probabilities may"
             " differ from those that were judged: train again, or name the folder of the file as"
             " it was",
             where,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from layerfusion.config.check import load
 from layerfusion.config.identity import job_id
 from layerfusion.config.job import BackboneConfig
 from layerfusion.errors import UserError
+from layerfusion.runs import job
 from tests.tiny import run, tiny_folder, tiny_texts
 
 
@@ -95,11 +97,47 @@ def test_a_folder_of_sentence_transformers_is_read_as_it_asks(
     two = load(compose("train", ["dataset=sms_spam", "backbone=[mine,minilm]"]))
     assert (two.backbone["mine"].max_length, list(two.pooling)) == (12, ["mean"])
 
+
+@pytest.mark.usefixtures("place")
+def test_python_reads_a_folder_of_sentence_transformers_in_the_same_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _as_sentence_transformers(Path("mine"))
+    monkeypatch.setattr(job, "run_job", lambda config, *_, **__: config)
+    cases: list[tuple[list[str], Any, dict[str, Any]]] = [
+        (["backbone=mine"], "mine", {}),
+        (["backbone=mine"], Path("mine"), {}),
+        (["backbone=[minilm,mine]"], ["minilm", "mine"], {}),
+        (["backbone=mine", "pooling=[max]"], "mine", {"pooling": "max"}),
+        (["backbone=mine", "experiment=auto"], "mine", {"experiment": "auto"}),
+        (["backbone=mine", "layers=all"], ["mine"], {"layers": "all"}),
+        (
+            ["backbone=mine", "backbone.mine.max_length=16"],
+            "mine",
+            {"backbone_": {"mine": {"max_length": 16}}},
+        ),
+        (
+            ["backbone=mine", "backbone.x.path=your models/yours"],
+            "mine",
+            {"backbone_": {"x": {"path": "your models/yours"}}},
+        ),
+    ]
+    for words, models, more in cases:
+        expected = load(compose("train", ["dataset=sms_spam", *words]))
+        found: Any = lf.train("sms_spam", models, **more).record
+        assert (found.backbone, found.pooling) == (expected.backbone, expected.pooling), words
+        assert job_id(found) == job_id(expected)
+
     texts = ["a film", "the film was good and it was long and it was good too"]
-    vectors = lf.embed(texts, "mine", -1, pooling="first", cache="cache")
     theirs = SentenceTransformer("mine").encode(texts)
-    mine = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    np.testing.assert_allclose(mine, theirs, atol=1e-5)
+    embedder = lf.TextEmbedder("mine", cache="cache")
+    assert embedder.get_feature_names_out()[0] == "mine:3:first:0"
+    for vectors in (lf.embed(texts, "mine", cache="cache"), embedder.transform(texts)):
+        mine = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        np.testing.assert_allclose(mine, theirs, atol=1e-5)
+    rows = [f"{text} {word}" for word in ("a", "was", "good", "long") for text in texts]
+    ranked = lf.rank("mine", rows, ["a", "b"] * 4, cache="cache", layers_={"folds": 2})
+    assert ranked.pooling[0] == "first"
 
 
 @pytest.mark.usefixtures("place")
@@ -160,6 +198,16 @@ def test_every_command_says_that_a_place_is_taken_for_an_id_of_the_hub(
     said = capsys.readouterr().err
     assert said.startswith(f"backbone=models/none: not found in {Path.cwd()}")
     assert said.endswith("; taken for a model of the Hugging Face hub\n")
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("name", ["min:e", "minilm+mine"])
+def test_a_name_of_which_columns_would_make_two_is_refused(name: str) -> None:
+    Path("own/backbone").mkdir(parents=True)
+    Path("own/backbone/odd.yaml").write_text(f'"{name}":\n  path: mine\n')
+    composed = compose("train", ["--config-dir=own", "dataset=sms_spam", "backbone=odd"])
+    with pytest.raises(UserError, match=r"^backbone: a name must have none of : \+, which join"):
+        load(composed)
 
 
 @pytest.mark.usefixtures("place", "offline")

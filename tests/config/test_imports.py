@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import sys
 from pathlib import Path
@@ -118,6 +119,46 @@ def test_an_edit_counts_where_the_object_was_written(tmp_path: Path) -> None:
     import_from([folder])
     assert import_object("key", "mine_outer:who")() == "b"
     assert code_hash("key", "mine_outer:who") != before
+
+
+def test_an_edit_of_what_a_module_imports_beside_it_counts(tmp_path: Path) -> None:
+    """Also of what that imports, at the top or in a function; and of nothing else."""
+    folder = module(tmp_path / "a", "mine_far", "WHO = 'a'\n")
+    (folder / "mine_package").mkdir()
+    module(folder / "mine_package", "__init__", "from .near import far\n")
+    module(folder / "mine_package", "near", "import mine_far\ndef far(): return mine_far.WHO\n")
+    module(folder, "mine_late", "LATE = 'a'\n")
+    outer = "import mine_package\ndef who():\n    from mine_late import LATE\n"
+    module(folder, "mine_outermost", f"{outer}    return mine_package.far() + LATE\n")
+    module(folder, "mine_other", "import mine_outermost\n")
+
+    def asked() -> tuple[str, str | None]:
+        import_from([folder])
+        path = "mine_outermost:who"
+        hashed = code_hash("key", path)
+        said = import_object("key", path)()
+        assert code_hash("key", path) == hashed  # also with all imports done
+        return said, hashed
+
+    assert asked()[0] == "aa"
+    first = asked()
+    import_object("key", "mine_other:mine_outermost")
+    module(folder, "mine_other", "import mine_outermost, os\n")
+    assert asked() == first
+    module(folder, "mine_far", "WHO = 'b'\n")
+    second = asked()
+    assert second[0] == "ba"
+    module(folder, "mine_late", "LATE = 'b'\n")
+    third = asked()
+    assert third[0] == "bb"
+    assert len({first[1], second[1], third[1]}) == 3
+
+
+def test_a_module_that_imports_nothing_beside_it_keeps_its_hash(tmp_path: Path) -> None:
+    text = "import json\nimport numpy\nfrom layerfusion import errors\nwho = json.loads\n"
+    import_from([module(tmp_path / "a", "mine_alone", text)])
+    importlib.import_module("mine_alone")
+    assert code_hash("key", "mine_alone:numpy") == hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @pytest.mark.parametrize("file", [None, __file__])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from layerfusion.report.page import write_report
 from layerfusion.report.ranking import ranking_lines
 from layerfusion.statistics.answers import answers
 from layerfusion.statistics.intervals import crossed_interval, paired_interval
+from layerfusion.texts.cells import labels_in
 from tests.report.fabricate import dataset, write_job
 from tests.report.fabricate_profiles import profile
 from tests.report.fabricate_sets import (
@@ -357,6 +359,23 @@ def test_every_row_as_csv_names_all_labels(
     wrong = [float(row["log_loss"]) for row in rows if row["right"] == "false"]
     assert wrong == sorted(wrong, reverse=True)
     assert [row["right"] for row in rows] == sorted(row["right"] for row in rows)
+
+
+def test_labels_that_hold_a_separator_are_read_in_one_way_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["arts, crafts", "rock; pop", *LABELS[2:]]
+    data = set_dataset(rows=30, label_names=names)
+    write_set_job(tmp_path / "runs", data, [("minilm", "3")], 1.5, 0.6, seeds=2)
+    ((path, record),) = find_records(tmp_path / "runs")
+    job = read_predictions(path, record)
+    capsys.readouterr()
+    assert main(["errors", str(path), "--csv"]) == 0
+    for row in csv.DictReader(io.StringIO(capsys.readouterr().out)):
+        has = np.flatnonzero(job.target[int(row["row"])])
+        assert labels_in(row["label"], ";") == json.loads(row["label"]) == [names[k] for k in has]
+    assert main(["errors", str(path)]) == 0
+    assert re.search(r'; has \[("arts, crafts")?.*\]; log-loss', capsys.readouterr().out)
 
 
 def test_mteb_gets_exact_match_and_macro_f1(

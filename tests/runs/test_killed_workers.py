@@ -1,8 +1,13 @@
-"""Two workers of each launcher, one of them killed midway: the same command does the rest."""
+"""Two workers of each launcher, one of them killed midway: the same command does the rest.
+
+The workers stop in a pooling until the test lets them go on, so that it finds them at their work on
+a machine of any speed.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -18,50 +23,94 @@ from tests.tiny import tiny_folder, tiny_job, tiny_texts
 
 ROOT = Path(__file__).parents[2]
 WORKERS = {
-    "joblib": ("loky", ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]),
-    "submitit": (
-        "submitit.core._submit",
-        ["hydra/launcher=submitit_local", "hydra.sweeper.max_batch_size=2"],
-    ),
-    "ray": ("ray::run_elsewhere", ["hydra/launcher=ray", "hydra.launcher.init.num_cpus=2"]),
+    "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
+    "submitit": ["hydra/launcher=submitit_local", "hydra.sweeper.max_batch_size=2"],
+    "ray": ["hydra/launcher=ray", "hydra.launcher.init.num_cpus=2"],
 }
-"""What the command line of a worker holds, and the words that start two of them."""
+"""The words that start two workers."""
+SOON = 240
+"""Seconds after which a worker would still be there if it waited for joblib's own end, of 300."""
+BEFORE = 6
+"""Shards that are written before the workers stop."""
+HELD = f'''
+import os
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize("launcher", WORKERS)
-def test_a_killed_worker_costs_no_more_than_its_own_work(tmp_path: Path, launcher: str) -> None:
-    """Two parts of the texts are extracted side by side, with shards of a few texts each."""
-    marked, words = WORKERS[launcher]
-    texts = tiny_texts(tmp_path / "texts.csv", 120)
-    model = tiny_folder("bert", tmp_path / "bert")
-    job = [*tiny_job(texts, model, tmp_path / "cache"), f"paths.outputs={tmp_path / 'out'}"]
-    shards = ["extract.shard_texts=3", "extract.num_shards=2", "extract.shard=0,1"]
-    command = ["extract", "-m", *job, *shards, *words]
-    first = subprocess.Popen(
-        [sys.executable, "-m", "layerfusion", *command],
+def held(hidden, start, stop):
+    """The first token; a worker that has written enough says who it is, and waits."""
+    if len(list(HERE.parent.glob("cache/embeddings/*/*.safetensors"))) >= {BEFORE}:
+        (HERE / f"{{os.getpid()}}.held").touch()
+        while not (HERE / "go").exists():
+            time.sleep(0.01)
+    return hidden[range(len(start)), start]
+'''
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A folder with the pooling in which workers stop."""
+    folder = tmp_path / "own"
+    (folder / "pooling").mkdir(parents=True)
+    (folder / "holding.py").write_text(HELD)
+    (folder / "pooling/held.yaml").write_text("held:\n  pool: holding:held\n")
+    return folder
+
+
+def parts(folder: Path, own: Path) -> list[str]:
+    """Two jobs: each extracts its part of some texts, in shards of a few."""
+    texts = tiny_texts(folder / "texts.csv", 120)
+    model = tiny_folder("bert", folder / "bert")
+    job = [f"--config-dir={own}", *tiny_job(texts, model, folder / "cache"), "pooling=held"]
+    job += [f"paths.outputs={folder / 'out'}"]
+    return ["extract", "-m", *job, "extract.shard_texts=3", "extract.num_shards=2",
+            "extract.shard=0,1"]  # fmt: skip
+
+
+def start(words: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "layerfusion", *words],
         cwd=ROOT,
         env=dict(os.environ),
         stderr=subprocess.PIPE,
         text=True,
     )
-    while len(written(tmp_path)) < 6 and first.poll() is None:
+
+
+def held_workers(own: Path, parent: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Wait until both workers stand still; fewer where the command has ended before."""
+    while len(found := list(own.glob("*.held"))) < 2 and parent.poll() is None:
         time.sleep(0.01)
-    killed = [process for process in workers(first.pid) if marked in line_of(process)]
-    for process in killed[:1]:
-        process.kill()
-    said = first.communicate(timeout=120)[1]
+    return [psutil.Process(int(one.stem)) for one in found]
+
+
+@pytest.mark.parametrize("launcher", WORKERS)
+def test_a_killed_worker_costs_no_more_than_its_own_work(
+    tmp_path: Path, own: Path, launcher: str
+) -> None:
+    words = parts(tmp_path, own)
+    first = start([*words, *WORKERS[launcher]])
+    try:
+        killed, _ = held_workers(own, first)
+        killed.kill()
+    finally:
+        (own / "go").touch()
+    said = first.communicate()[1]
     if launcher != "joblib":  # a helper process of loky prints one of its own
         assert "Traceback" not in said
     kept = {path: path.stat().st_mtime_ns for path in written(tmp_path)}
+    assert len(kept) >= BEFORE
     assert first.returncode in (0, 1), said  # Ray starts another worker by itself
     if first.returncode:
         assert "the launcher stopped" in said
         assert "the same command goes on" in said
-    assert killed, "no worker was found"
-    assert main([word for word in command if word not in words]) == 0
+    assert main(words) == 0
     assert kept.items() <= {path: path.stat().st_mtime_ns for path in written(tmp_path)}.items()
-    again = main(["extract", *job])  # nothing is left to do for one process
-    assert again == 0
+    whole = [word for word in words if word != "-m" and not word.startswith("extract.")]
+    assert main(whole) == 0  # nothing is left to do for one process
     (folder,) = (tmp_path / "cache/embeddings").iterdir()
     opened = [open_shard(path) for path in folder.glob("*.safetensors")]
     found = np.concatenate([hashes for _, hashes in opened])
@@ -73,38 +122,27 @@ def written(folder: Path) -> list[Path]:
     return list((folder / "cache/embeddings").glob("*/*.safetensors"))
 
 
-def workers(pid: int) -> list[psutil.Process]:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_end_with_their_parent(tmp_path: Path, own: Path, number: signal.Signals) -> None:
+    """After a kill each finishes its job first; they hold no memory that the next start lacks."""
+    words = parts(tmp_path, own)
+    parent = start([*words, *WORKERS["joblib"]])
     try:
-        return psutil.Process(pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
-
-
-def line_of(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
-
-
-def test_workers_end_soon_after_a_killed_parent(tmp_path: Path) -> None:
-    """Each finishes its job, and holds no memory for the next start to do without."""
-    texts = tiny_texts(tmp_path / "texts.csv", 60)
-    model = tiny_folder("bert", tmp_path / "bert")
-    job = [*tiny_job(texts, model, tmp_path / "cache"), f"paths.outputs={tmp_path / 'out'}"]
-    sweep = ["seeds=2", "layers=last,all", "fusion=gated,concat,sum", "logger=none"]
-    words = WORKERS["joblib"][1]
-    parent = subprocess.Popen(
-        [sys.executable, "-m", "layerfusion", "train", "-m", *job, *sweep, *words],
-        cwd=ROOT,
-        env=dict(os.environ),
-        stderr=subprocess.DEVNULL,
-    )
-    while not list(tmp_path.glob("out/**/metrics.json")) and parent.poll() is None:
-        time.sleep(0.05)
-    left = [x for x in workers(parent.pid) if "loky" in line_of(x) and "LokyProcess" in line_of(x)]
-    assert left, "no worker was found"
-    parent.kill()
-    parent.wait(timeout=30)
-    _, alive = psutil.wait_procs(left, timeout=60)
-    assert not alive
+        left = held_workers(own, parent)
+        assert len(left) == 2
+        parent.send_signal(number)
+        parent.wait()
+        if number == signal.SIGKILL:
+            (own / "go").touch()
+        _, alive = psutil.wait_procs(left, timeout=SOON)
+        assert not alive
+    finally:
+        (own / "go").touch()
+    said = parent.communicate()[1]
+    if number == signal.SIGKILL:
+        before = written(tmp_path)
+        assert main(words) == 0
+        assert written(tmp_path) == before  # nothing was left to do
+    else:
+        assert parent.returncode == 128 + number
+        assert "layerfusion: stopped; what was finished is kept, the same command goes on" in said

@@ -27,6 +27,7 @@ from layerfusion.runs.job_texts import _datasets
 from layerfusion.runs.sweep import JobBusy, held, status_lines, write_plan
 from tests.tiny import tiny_folder, tiny_job, tiny_texts
 
+STOPPED = "layerfusion: stopped; what was finished is kept, the same command goes on\n"
 ROOT = Path(__file__).parents[2]
 
 
@@ -310,7 +311,7 @@ def start(words: list[str], **changes: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_sweep_that_was_stopped_goes_on(
     base: list[str], tmp_path: Path, undisturbed: dict[str, Any], number: signal.Signals
 ) -> None:
@@ -323,11 +324,11 @@ def test_a_sweep_that_was_stopped_goes_on(
     time.sleep(generator.uniform(0, 2))
     process.send_signal(number)
     said = process.communicate(timeout=60)[1]
-    if number == signal.SIGINT and process.returncode != 0:
+    if number != signal.SIGKILL and process.returncode != 0:
         # Python itself ends by the signal where it comes while the interpreter shuts down.
-        assert process.returncode in (130, -signal.SIGINT)
-        if process.returncode == 130:
-            assert "layerfusion: stopped; what was finished is kept" in said
+        assert process.returncode in (128 + number, -number)
+        if process.returncode > 0:
+            assert said.endswith(STOPPED)
     states = {job.state for job in read_jobs(folder)}
     assert "running" not in states
     assert "failed" not in states
