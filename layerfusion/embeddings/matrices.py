@@ -7,6 +7,7 @@ for. What would be a copy of such vectors is then computed for some rows at a ti
 
 from __future__ import annotations
 
+import mmap
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -129,7 +130,8 @@ def new_matrices(
 def _in_file(shape: tuple[int, int], folder: Path) -> np.ndarray:
     """Return a matrix of zeros in a file without a name. Its room on the disk is taken at once.
 
-    Without room, writing to it later would kill the process.
+    Without room, writing to it later would kill the process. It is no `np.memmap`, as joblib would
+    look for the name of the file.
     """
     if not all(shape):
         return np.zeros(shape, np.float32)
@@ -139,4 +141,4 @@ def _in_file(shape: tuple[int, int], folder: Path) -> np.ndarray:
             os.posix_fallocate(file.fileno(), 0, size)
         else:
             file.truncate(size)
-        return np.memmap(file, np.float32, "r+", shape=shape)
+        return np.frombuffer(mmap.mmap(file.fileno(), size), np.float32).reshape(shape)
