@@ -19,8 +19,8 @@ from tests.fusion.test_pool import CLASSES, _said
 
 
 def regressions(features: list[Tensor], labels: Tensor, folds: Tensor) -> list[Blend]:
-    found = cross_validate(features, labels, folds, num_classes=2)
-    return [Blend(one.log_probs, one.target, one.strength) for one in found]
+    found = cross_validate(features, labels, folds, num_classes=2, text_of=None)
+    return [Blend(one.log_probs, one.target, one.strength, text_of=None) for one in found]
 
 
 def test_what_a_source_predicted_passes_unchanged() -> None:
@@ -28,7 +28,7 @@ def test_what_a_source_predicted_passes_unchanged() -> None:
     generator = torch.Generator().manual_seed(0)
     said, target = _said(300, [1.5, 1.0])
     x = torch.randn(300, 4, generator=generator)
-    held = [Blend(one.float(), target, 0.1) for one in said]
+    held = [Blend(one.float(), target, 0.1, text_of=None) for one in said]
     features = [x, said[1].float()]
     stack = fit_stack([x, None], target, held, num_classes=CLASSES)
     torch.testing.assert_close(stack.probes[1].logits(features[1]), said[1].float())
