@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from layerfusion.fusion.head_files import StackHead, head_from, head_state
 from layerfusion.fusion.stacking import fit_stack, refit
 from layerfusion.layers.discriminant import Blend
 from layerfusion.layers.logistic import Problem
@@ -105,3 +107,19 @@ def test_a_refit_starts_where_the_fit_ended(monkeypatch: pytest.MonkeyPatch) -> 
         found.append(refit(one, x, labels, held).predict(x)[0])
     assert steps[0] < steps[1]
     torch.testing.assert_close(found[0], found[1], atol=0.05, rtol=0)
+
+
+def test_a_stack_that_is_read_from_a_file_says_what_was_added_for_the_objective() -> None:
+    said, target = _said(300, [1.5, 1.0])
+    held = [Blend(one.float(), target, 0.1, text_of=None) for one in said]
+    features = [None, None]
+    stack = fit_stack(features, target, held, num_classes=CLASSES, class_weights="balanced")
+    assert stack.shift == "100% of the classes' log-frequencies are taken off"
+    tensors, facts = head_state(StackHead(stack))
+    read = head_from(tensors, json.loads(json.dumps(facts)))
+    assert isinstance(read, StackHead)
+    assert read.stack.shift == stack.shift
+    del facts["shift"]  # as in files of older versions
+    former = head_from(tensors, facts)
+    assert isinstance(former, StackHead)
+    assert former.stack.shift == ""
