@@ -70,7 +70,7 @@ def main() -> None:
     fold_of = stratified_folds(train.numpy(), data.splits["train"].texts, 5, seed=0)
 
     def folds() -> None:
-        cross_validate(features["train"], train, fold_of, num_classes=classes)
+        cross_validate(features["train"], train, fold_of, num_classes=classes, text_of=None)
 
     name = f"5 folds × {len(STRENGTHS)} strengths of all layers"
     show(f"{title}, cross-validated", take_turns({name: folds}, asked.repeats), asked.json)

@@ -73,7 +73,9 @@ def test_stacks_are_those_of_the_cpu(classes: int, rows: int, width: int) -> Non
     def fitted(
         device: torch.device | None,
     ) -> tuple[list[HeldOut], list[tuple[Tensor, Discriminant]], Stack]:
-        probes = cross_validate(layers, labels, folds, num_classes=classes, device=device)
+        probes = cross_validate(
+            layers, labels, folds, num_classes=classes, device=device, text_of=None
+        )
         others = [
             cross_validate_discriminant(x, labels, folds, num_classes=classes, device=device)
             for x in layers

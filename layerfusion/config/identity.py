@@ -28,11 +28,11 @@ from layerfusion.errors import UserError
 
 RESULT_VERSION = 5
 """Raise it when the code gives other results for the same settings."""
-HEAD_VERSION = 1
+HEAD_VERSION = 2
 """Raise it when trained heads alone come out otherwise."""
 STACK_VERSION = 12
 """Raise it when stacks alone, or the choice of `fusion=auto`, come out otherwise."""
-PROBE_VERSION = 3
+PROBE_VERSION = 4
 """Raise it when probes come out otherwise: they choose layers, and are what profiles show."""
 WEIGHTED_VERSION = 1
 """Raise it when jobs with `class_weights` alone come out otherwise."""

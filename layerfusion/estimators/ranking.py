@@ -86,7 +86,8 @@ def rank(
         own = [n for n, layer in enumerate(layers) if layer.backbone == name]
         best = min(own, key=lambda n: probes[n].log_loss)
         behind = {n: probes[n].losses - probes[best].losses for n in own}
-        as_good = [n for n in own if float(behind[n].mean()) <= standard_error(behind[n])]
+        errors = {n: standard_error(behind[n], probes[n].text_of) for n in own}
+        as_good = [n for n in own if float(behind[n].mean()) <= errors[n]]
         cheap = min([best, *as_good], key=lambda n: flops[n])
         rows.append(
             {
@@ -95,7 +96,7 @@ def rank(
                 "pooling": layers[best].pooling,
                 "accuracy": probes[best].accuracy,
                 "log_loss": probes[best].log_loss,
-                "log_loss_error": standard_error(probes[best].losses),
+                "log_loss_error": standard_error(probes[best].losses, probes[best].text_of),
                 "gflops": gflops[best],
                 "cheap_layer": layers[cheap].layer,
                 "cheap_pooling": layers[cheap].pooling,

@@ -11,15 +11,15 @@ from layerfusion.layers.labels import (
     log_probabilities,
     row_losses,
 )
-from layerfusion.layers.repeats import standard_error
+from layerfusion.layers.repeats import distinct_share, standard_error
 
 TEMPERATURE_ROWS = 2.0
-"""Strength of the pull of the temperature towards 1, in rows."""
+"""Strength of the pull of the temperature towards 1, in rows with different texts."""
 MAX_STEPS = 50
 """Most steps of L-BFGS."""
 
 
-def temperature_of(logits: Tensor, target: Tensor) -> float:
+def temperature_of(logits: Tensor, target: Tensor, text_of: Tensor | None) -> float:
     """Return the temperature that makes held-out probabilities fit (Guo et al., ICML 2017).
 
     It is 1 unless it lowers their log-loss by more than the standard error of the difference. A
@@ -29,7 +29,9 @@ def temperature_of(logits: Tensor, target: Tensor) -> float:
     Args:
         logits: of rows that the classifier did not learn from. Shape: (rows, classes).
         target: labels of these rows.
+        text_of: number of the text of each row, if some repeat one. Shape: (rows,).
     """
+    texts = len(target) * distinct_share(text_of)
     logits = logits.double()
     multilabel = is_multilabel(target)
     log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
@@ -39,7 +41,7 @@ def temperature_of(logits: Tensor, target: Tensor) -> float:
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        pull = TEMPERATURE_ROWS * log_temperature.square() / len(target)
+        pull = TEMPERATURE_ROWS * log_temperature.square() / texts
         loss = classification_loss(logits / log_temperature.exp(), target) + pull
         loss.backward()
         return loss
@@ -51,4 +53,4 @@ def temperature_of(logits: Tensor, target: Tensor) -> float:
         for scores in (logits, logits / temperature)
     )
     gain = before - after
-    return temperature if float(gain.mean()) > standard_error(gain) else 1.0
+    return temperature if float(gain.mean()) > standard_error(gain, text_of) else 1.0

@@ -190,7 +190,7 @@ class FusionClassifier(FusionHead, LightningModule):
         if not self.output_layers:
             return 1.0
         logits, _ = self.predict_logits(data.features["validation"])
-        temperature = temperature_of(logits, data.targets["validation"])
+        temperature = temperature_of(logits, data.targets["validation"], data.text_of)
         self.rescale(1 / temperature)
         return temperature
 

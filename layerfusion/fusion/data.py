@@ -96,6 +96,8 @@ class FusionDataModule(LightningDataModule):
         targets: split to class indices, shapes (rows,), or labels, shapes (rows, labels).
         batch_size: rows of a training batch.
         seed: seed of the order of the train rows; `fit` sets it for each training run.
+        text_of: number of the text of each row of validation, where rows may repeat one: such rows
+            count once where a head is calibrated. None if all differ. Shape: (rows,).
 
     Raises:
         UserError: if train or validation is missing or empty, the shapes do not match, a source
@@ -109,6 +111,7 @@ class FusionDataModule(LightningDataModule):
         targets: Mapping[str, Any],
         batch_size: int = 64,
         seed: int = 0,
+        text_of: Any = None,
     ) -> None:
         super().__init__()
         for split, sources in features.items():
@@ -125,6 +128,7 @@ class FusionDataModule(LightningDataModule):
         }
         self.targets = {split: _as_target(split, target) for split, target in targets.items()}
         _check(tensors, self.targets)
+        self.text_of = None if text_of is None else _as_texts(text_of, self.targets["validation"])
         self.standardiser = Standardiser.fit(tensors["train"])
         self.features = {
             split: self.standardiser.rows(sources) for split, sources in tensors.items()
@@ -214,6 +218,17 @@ def _as_target(split: str, target: Any) -> Tensor:
             " needed"
         )
     return whole
+
+
+def _as_texts(text_of: Any, target: Tensor) -> Tensor:
+    """Make the numbers of texts a tensor with one for each row of validation."""
+    numbers = torch.as_tensor(text_of)
+    if numbers.shape != target.shape[:1] or numbers.is_floating_point():
+        raise UserError(
+            f"text_of: a whole number is needed for each of {len(target)} rows of validation, found"
+            f" {numbers.dtype} of shape {tuple(numbers.shape)}"
+        )
+    return numbers
 
 
 def _check(features: Features, targets: Mapping[str, Tensor]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -92,6 +92,7 @@ def head_state(head: Head) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "form": stack.pool.form,
         "held_out": stack.held_out,
         "reason": stack.reason,
+        "shift": stack.shift,
         "multilabel": stack.pool.multilabel,
     }
     if stack.member is not None:
@@ -142,7 +143,8 @@ def head_from(
         if "member" in facts:
             own = {k.removeprefix(MEMBER): v for k, v in tensors.items() if k.startswith(MEMBER)}
             member = _member(own, facts["member"], modules)
-        return StackHead(Stack(probes, pool, dict(facts["held_out"]), facts["reason"], member))
+        stack = Stack(probes, pool, dict(facts["held_out"]), facts["reason"], member)
+        return StackHead(replace(stack, shift=facts.get("shift", "")))
     raise UserError(f"head: there is no kind {facts['kind']!r}; there are: {OPERATOR}, {STACK}")
 
 

@@ -17,6 +17,7 @@ from layerfusion.fusion.together import HeadTask, fit_together, folds_at_once
 from layerfusion.layers.candidates import Candidates
 from layerfusion.layers.labels import log_probabilities
 from layerfusion.layers.layer_id import LayerId
+from layerfusion.texts.sampling import first_rows
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,9 @@ class HeldOutHeads:
             "validation": self.validation_labels[unseen],
             "held out": labels[out],
         }
-        return FusionDataModule(features, targets, batch_size=self.trainer.batch_size)
+        texts = [self.validation_texts[n] for n in map(int, unseen)]
+        size = self.trainer.batch_size
+        return FusionDataModule(features, targets, size, text_of=first_rows(texts))
 
     def _unseen(self, fold: int) -> Tensor:
         """Return the rows of validation whose texts are not in the fold.

@@ -79,7 +79,7 @@ def find_shift(
     log_probs: Tensor,
     target: Tensor,
     prior: Tensor,
-    text_of: Tensor | None = None,
+    text_of: Tensor | None,
 ) -> Shift | None:
     """Find what is to be added to the scores for the objective; None where nothing is.
 

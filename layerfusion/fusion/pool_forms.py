@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from layerfusion.config.job import LOG_LOSS, UNWEIGHTED
@@ -28,7 +27,7 @@ from layerfusion.fusion.pool import (
 )
 from layerfusion.fusion.pool_fitting import fit_pool, fit_pools
 from layerfusion.layers.labels import is_multilabel, mean_loss
-from layerfusion.layers.repeats import distinct_share, number_texts, standard_error
+from layerfusion.layers.repeats import deal_texts, distinct_share, standard_error, take_texts
 from layerfusion.layers.selection import SURE_ERRORS
 from layerfusion.layers.threads import each_on_a_core
 from layerfusion.progress import steps
@@ -58,12 +57,12 @@ class ChosenPool:
 def choose_pool(
     log_probs: Tensor,
     target: Tensor,
+    text_of: Tensor | None,
     *,
     seed: int = 0,
     gated: bool = False,
     objective: str = LOG_LOSS,
     class_weights: str = UNWEIGHTED,
-    text_of: Tensor | None = None,
 ) -> ChosenPool:
     """Fit the form of pool that cross-validation supports.
 
@@ -75,13 +74,13 @@ def choose_pool(
     Args:
         log_probs: log-probabilities of held-out rows by source. Shape: (K, rows, classes).
         target: labels of these rows.
+        text_of: number of the text of each row, if some repeat one. Shape: (rows,).
         seed: seed of the folds.
         gated: fit anchored weights that move from text to text, whatever the other forms are worth.
         objective: what the pool should be best at: log_loss, accuracy, macro_f1 or micro_f1.
         class_weights: none, or balanced to pool as if all classes were equally frequent.
-        text_of: number of the text of each row, if some repeat one. Shape: (rows,).
     """
-    form, predicted = judge_forms(log_probs, target, seed=seed, gated=gated, text_of=text_of)
+    form, predicted = judge_forms(log_probs, target, text_of, seed=seed, gated=gated)
     pool = fit_pool(log_probs, target, form, distinct_share(text_of))
     prior = label_shares(target, log_probs.shape[2])
     shift = find_shift(objective, class_weights, predicted[form], target, prior, text_of)
@@ -101,28 +100,28 @@ def choose_pool(
 def judge_forms(
     log_probs: Tensor,
     target: Tensor,
+    text_of: Tensor | None,
     *,
     seed: int = 0,
     choose: Choose | None = None,
     gated: bool = False,
-    text_of: Tensor | None = None,
 ) -> tuple[str, dict[str, Tensor]]:
     """Find the form of pool that cross-validation supports, and what each form predicts.
 
     Args:
         log_probs: log-probabilities of held-out rows by source. Shape: (K, rows, classes).
         target: labels of these rows.
+        text_of: as for `choose_pool`. All rows of a text are in one fold.
         seed: seed of the folds.
         choose: chooses sources. It chooses anew for every fold, without the fold's rows, so that
             the predictions are honest about the choice too. All sources if None.
         gated: try `ANCHORED_GATED` alone, not all of `KEPT_FORMS`.
-        text_of: as for `choose_pool`. All rows of a text are in one fold.
 
     Returns:
         The form, and the log-probabilities of each form. Shapes: (rows, classes), float64.
     """
     forms = (ANCHORED_GATED,) if gated else KEPT_FORMS
-    (judged,) = judge_pools([PoolTask(log_probs, target, choose, forms, text_of)], seed=seed)
+    (judged,) = judge_pools([PoolTask(log_probs, target, text_of, choose, forms)], seed=seed)
     return judged
 
 
@@ -134,11 +133,11 @@ class PoolTask:
     """Log-probabilities of held-out rows by source. Shape: (K, rows, classes)."""
     target: Tensor
     """Labels of these rows."""
+    text_of: Tensor | None
+    """Number of the text of each row, if some repeat one. Shape: (rows,)."""
     choose: Choose | None = None
     forms: Sequence[str] = FORMS
     """The forms to compare. Those that are for few sources are left out of many."""
-    text_of: Tensor | None = None
-    """Number of the text of each row, if some repeat one. Shape: (rows,)."""
 
     def chosen(self, rows: Tensor) -> list[int]:
         """Choose sources by some rows alone. Shape of `rows`: (rows,), bool."""
@@ -147,7 +146,7 @@ class PoolTask:
         return self.choose(self.log_probs[:, rows], self.target[rows], self._distinct(rows))
 
     def _distinct(self, rows: Tensor) -> float:
-        return distinct_share(None if self.text_of is None else self.text_of[rows])
+        return distinct_share(take_texts(self.text_of, rows))
 
     def predict(self, rows: Tensor, positions: Sequence[int], forms: Sequence[str]) -> list[Tensor]:
         """Fit a pool of each form on some rows; return what each says of the others."""
@@ -195,9 +194,9 @@ def serve(
     class_weights: str,
     log_probs: Tensor,
     target: Tensor,
+    text_of: Tensor | None,
     *,
     seed: int = 0,
-    text_of: Tensor | None = None,
 ) -> Tensor:
     """Shift predictions for an objective, as `choose_pool` does: each fold by what the others say.
 
@@ -209,8 +208,8 @@ def serve(
         class_weights: none or balanced.
         log_probs: what `judge_forms` predicts for held-out rows. Shape: (rows, classes).
         target: labels of these rows.
-        seed: seed of the folds.
         text_of: as for `choose_pool`.
+        seed: seed of the folds.
 
     Returns:
         Shape: (rows, classes), float64.
@@ -218,7 +217,7 @@ def serve(
     served = log_probs.clone()
     for rows in _rows_without_each_fold(target, text_of, seed):
         known, prior = target[rows], label_shares(target[rows], log_probs.shape[1])
-        texts = None if text_of is None else text_of[rows]
+        texts = take_texts(text_of, rows)
         shift = find_shift(objective, class_weights, log_probs[rows], known, prior, texts)
         if shift is not None:
             multilabel = is_multilabel(target)
@@ -228,9 +227,7 @@ def serve(
 
 def _rows_without_each_fold(target: Tensor, text_of: Tensor | None, seed: int) -> list[Tensor]:
     """Deal texts to folds; give the rows outside of each. Shapes: (rows,), bool."""
-    of_row, texts = number_texts(torch.arange(len(target)) if text_of is None else text_of)
-    generator = torch.Generator().manual_seed(seed)
-    fold_of = (torch.randperm(texts, generator=generator) % min(FOLDS, texts))[of_row]
+    fold_of = deal_texts(text_of, len(target), FOLDS, seed)
     return [fold_of != fold for fold in range(int(fold_of.max()) + 1)]
 
 
@@ -242,7 +239,7 @@ def _forms_for(sources: int, forms: Sequence[str]) -> list[str]:
     return [form for form in forms if few or form not in (WEIGHTED, GATED)]
 
 
-def _supported(losses: Mapping[str, Tensor], text_of: Tensor | None = None) -> str:
+def _supported(losses: Mapping[str, Tensor], text_of: Tensor | None) -> str:
     """Return the form that the log-losses of held-out rows support."""
     if len(losses) == 1:
         return next(iter(losses))

@@ -30,7 +30,7 @@ from layerfusion.fusion.objective import costs, row_weights
 from layerfusion.fusion.operators.capacity import head_parameters, matched_width
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.probe import NEVER
-from layerfusion.layers.repeats import standard_error
+from layerfusion.layers.repeats import standard_error, take_texts
 from layerfusion.layers.selection import SURE_ERRORS
 from layerfusion.progress import steps
 
@@ -71,10 +71,10 @@ class Evaluation:
     """Labels of the rows."""
     folds: int
     """Number of folds that it was evaluated on before it was dropped."""
+    text_of: Tensor | None
+    """Number of the text of each row, if some repeat one. Shape: (rows,)."""
     objective: str = LOG_LOSS
     """The measure that candidates are ranked by."""
-    text_of: Tensor | None = None
-    """Number of the text of each row, if some repeat one. Shape: (rows,)."""
     weights: Tensor | None = None
     """What each row, or each label of a row, counts for where classes are weighted: see
     `objective.row_weights`. Shape: that of the labels."""
@@ -111,8 +111,8 @@ class Evaluation:
         """Return the difference of costs on the rows of both, and its standard error."""
         both = self.seen & other.seen
         mine, others = self._costs(both), other._costs(both)
-        texts = None if self.text_of is None else self.text_of[both]
-        return float((mine - others).mean()), standard_error(mine - others, texts)
+        error = standard_error(mine - others, take_texts(self.text_of, both))
+        return float((mine - others).mean()), error
 
 
 Predict = Callable[[FusionCandidate, Sequence[int]], Sequence[Tensor]]
@@ -197,9 +197,9 @@ def race(
     fold_of: Tensor,
     target: Tensor,
     num_classes: int,
+    text_of: Tensor | None,
     objective: str = LOG_LOSS,
     deadline: Deadline | None = None,
-    text_of: Tensor | None = None,
     class_weights: str = UNWEIGHTED,
 ) -> list[Evaluation]:
     """Evaluate candidates by successive halving over folds, and rank them, the best first.
@@ -220,10 +220,10 @@ def race(
             train,).
         target: labels of the rows of train.
         num_classes: number of classes.
+        text_of: number of the text of each held-out row, if some repeat one. Shape: (rows,).
         objective: what they are ranked by: log_loss, accuracy, macro_f1 or micro_f1.
         deadline: end of the time. A head is not evaluated if that would end too late by the slowest
             one so far, with time to train the chosen one; at least one candidate always is.
-        text_of: number of the text of each held-out row, if some repeat one. Shape: (rows,).
         class_weights: none, or balanced to let all classes count alike, and of labels the rows with
             one as much as those without it.
     """
@@ -232,7 +232,7 @@ def race(
     weights = row_weights(class_weights, target, num_classes)
 
     def evaluation(candidate: FusionCandidate, log_probs: Tensor, folds: int) -> Evaluation:
-        return Evaluation(candidate, log_probs, target, folds, objective, text_of, weights)
+        return Evaluation(candidate, log_probs, target, folds, text_of, objective, weights)
 
     deadline = deadline or Deadline()
     folds = int(fold_of.max()) + 1

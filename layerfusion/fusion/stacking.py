@@ -41,7 +41,7 @@ class Stack:
     that was read from a file has none."""
     shift: str = ""
     """What was added to the scores for the objective, in one clause; empty where nothing was, and
-    in a stack that was read from a file, which has it in its reason alone."""
+    in files of older versions, which have it in the reason alone."""
 
     def predict(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Classify rows.

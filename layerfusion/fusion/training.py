@@ -213,7 +213,8 @@ def calibrate(
     logits, _ = head.predict_logits(data.features["validation"])
     log_probs = log_probabilities(logits.double(), multilabel=head.multilabel)
     prior = label_shares(data.targets["train"], logits.shape[1])
-    shift = find_shift(objective, UNWEIGHTED, log_probs, data.targets["validation"], prior)
+    target = data.targets["validation"]
+    shift = find_shift(objective, UNWEIGHTED, log_probs, target, prior, data.text_of)
     if shift is not None:
         head.rescale(1.0, shift.values)
     return replace(fitted, temperature=temperature, shift=shift)

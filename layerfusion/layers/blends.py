@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 
@@ -32,9 +31,9 @@ from layerfusion.layers.held_out import cache_files, held_out_probes
 from layerfusion.layers.labels import is_multilabel
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.probe import NEVER, HeldOut
+from layerfusion.layers.repeats import take_texts
 from layerfusion.layers.threads import each_on_a_core
 from layerfusion.progress import steps
-from layerfusion.texts.sampling import first_rows
 
 VERSION = 4
 """Part of the cache key. Raise it with every change that gives other discriminants."""
@@ -57,7 +56,8 @@ def held_out_blends(
     of labels, every layer has a logistic probe.
     """
     out = candidates.fold_of != NEVER
-    target, text_of = candidates.labels[out], _text_of(candidates, out)
+    target = candidates.labels[out]
+    text_of = take_texts(candidates.text_of, out)
     if is_multilabel(target):
         every = _probes(candidates, range(len(candidates.layers)), config, device)
         return tuple(
@@ -75,17 +75,10 @@ def held_out_blends(
             results.append(blend(probes[n], *found[n]))
         elif n in found:
             log_probs, chosen = found[n]
-            results.append(Blend(log_probs, target, discriminant=chosen))
+            results.append(Blend(log_probs, target, discriminant=chosen, text_of=text_of))
         else:
-            results.append(Blend(probes[n].log_probs, target, probes[n].strength))
-    return tuple(replace(one, text_of=text_of) for one in results)
-
-
-def _text_of(candidates: Candidates, rows: Tensor) -> Tensor | None:
-    """Number the texts of some rows; None where all of them differ. Shape: (rows chosen,)."""
-    texts = [candidates.texts[n] for n in torch.where(rows)[0].tolist()]
-    first = first_rows(texts)
-    return None if len(set(texts)) == len(texts) else torch.from_numpy(first)
+            results.append(Blend(probes[n].log_probs, target, probes[n].strength, text_of=text_of))
+    return tuple(results)
 
 
 def _probes(

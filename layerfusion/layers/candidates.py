@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import overload
 
 import torch
@@ -13,6 +14,7 @@ from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.embeddings.source import EmbeddingSource, Source
 from layerfusion.embeddings.standardise import largest_spread
 from layerfusion.layers.layer_id import LayerId
+from layerfusion.texts.sampling import first_rows
 
 LEAST_VARIATION = 0.05
 """A layer of which no feature deviates by this share of its size tells little of a text but
@@ -56,6 +58,16 @@ class Candidates:
             for name, source in self.sources.items()
             if isinstance(source, EmbeddingSource)
         }
+
+    @cached_property
+    def text_of(self) -> Tensor | None:
+        """Number of the text of each row, equal where one is repeated; None where all differ.
+
+        Shape: (rows,), int64.
+        """
+        if len(set(self.texts)) == len(self.texts):
+            return None
+        return torch.from_numpy(first_rows(self.texts))
 
     def position(self, layer: LayerId) -> int:
         """Index of a layer among the candidates."""

@@ -59,9 +59,6 @@ class Blend(Predictions):
     """The regression's C; None if there is none."""
     discriminant: Discriminant | None = None
     """The discriminant's settings; None if there is none."""
-    text_of: Tensor | None = None
-    """Number of the text of each held-out row, equal where a text is repeated; None if all are
-    taken to differ. Shape: (held-out rows,)."""
 
 
 def cross_validate_discriminant(
@@ -174,7 +171,7 @@ def blend(held_out: HeldOut, log_probs: Tensor, chosen: Discriminant) -> Blend:
         chosen: its settings.
     """
     mean = ((held_out.log_probs + log_probs) / 2).log_softmax(dim=1)
-    return Blend(mean, held_out.target, held_out.strength, chosen)
+    return Blend(mean, held_out.target, held_out.strength, chosen, text_of=held_out.text_of)
 
 
 def blend_probes(logistic: LinearProbe, discriminant: LinearProbe) -> LinearProbe:

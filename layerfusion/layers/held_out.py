@@ -30,12 +30,13 @@ from layerfusion.layers.probe import (
     cross_fitted,
     cross_validate_in_batches,
 )
+from layerfusion.layers.repeats import take_texts
 from layerfusion.layers.score import Needs, Score
 from layerfusion.progress import counted
 
 log = logging.getLogger(__name__)
 
-VERSION = 8
+VERSION = 9
 """Part of the cache key. Raise it with every change that gives other probes."""
 SCORES_FOLDER = "scores"
 """Folder of a cache that keeps scores."""
@@ -153,6 +154,7 @@ def _fit_layers(
         candidates.labels,
         candidates.fold_of,
         num_classes=candidates.num_classes,
+        text_of=candidates.text_of,
         strengths=config.strengths,
         device=device,
         # Strengths of the user's own are all that is tried.
@@ -188,12 +190,13 @@ def _predict_by_counts(
     )
     is_held_out = candidates.fold_of != NEVER
     target, folds = candidates.labels[is_held_out], candidates.fold_of[is_held_out]
+    text_of = take_texts(candidates.text_of, is_held_out)
     for by_strength in predicted:
         said = {
             strength: torch.from_numpy(found)[is_held_out]
             for strength, found in by_strength.items()
         }
-        yield cross_fitted(said, target, folds)
+        yield cross_fitted(said, target, folds, text_of)
 
 
 def _key(source: Source, config: LayersConfig) -> dict[str, Any]:
@@ -237,9 +240,15 @@ def _read(path: Path, candidates: Candidates) -> dict[str, _TimedProbe]:
     if kept is None:
         return {}
     arrays, facts = kept
-    target = candidates.labels[candidates.fold_of != NEVER]
+    is_held_out = candidates.fold_of != NEVER
+    target = candidates.labels[is_held_out]
+    text_of = take_texts(candidates.text_of, is_held_out)
+
+    def held_out(layer: str, strength: float) -> HeldOut:
+        return HeldOut(torch.from_numpy(arrays[layer]), target, strength, text_of=text_of)
+
     return {
-        layer: _TimedProbe(HeldOut(torch.from_numpy(arrays[layer]), target, strength), seconds)
+        layer: _TimedProbe(held_out(layer, strength), seconds)
         for layer, (strength, seconds) in facts.items()
     }
 

@@ -170,13 +170,13 @@ def _cross_validate(
             if setting not in predicted:
                 predicted[setting] = log_probs.new_zeros(len(labels), log_probs.shape[1])
             predicted[setting][here] = log_probs
-            losses.append(HeldOut(log_probs, labels[here], setting).log_loss)
+            losses.append(HeldOut(log_probs, labels[here], setting, text_of=None).log_loss)
             if not fold and len(losses) - losses.index(min(losses)) > PATIENCE:
                 break
         tried = tried[: len(losses)]
     judged = fold_of != NEVER
     said = {setting: predicted[setting][judged] for setting in tried}
-    best = cross_fitted(said, labels[judged], fold_of[judged])
+    best = cross_fitted(said, labels[judged], fold_of[judged], text_of=None)
     everything = torch.ones(len(labels), dtype=torch.bool)
     model = build(everything)
     for setting, _ in model.path(tried, ~everything):

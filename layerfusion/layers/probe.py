@@ -25,6 +25,7 @@ from layerfusion.layers.cross_fitting import choose_setting, take_by_row
 from layerfusion.layers.eigenbasis import set_up
 from layerfusion.layers.labels import is_multilabel, right_rows, row_losses
 from layerfusion.layers.logistic import Problem, Solution
+from layerfusion.layers.repeats import number_texts, standard_errors, take_texts
 from layerfusion.layers.threads import each_on_a_core
 
 TOLERANCE = 3e-4
@@ -38,7 +39,7 @@ GPU_BYTES_A_CELL = 64
 """Free bytes of a GPU for each number in a batch of layers: the number itself in float32, and what
 a step of the optimisation makes of it."""
 RACE_ROWS = 100
-"""No strength is eliminated before this many held-out rows."""
+"""No strength is eliminated before this many held-out texts."""
 WEAKER = (3.0, 10.0, 30.0, 100.0)
 """Larger values of C that are tried one after the other while the largest so far is the best. With
 150 classes of 15 rows it is between 3 and 10."""
@@ -59,6 +60,9 @@ class Predictions:
     """Log-probabilities of the held-out rows. Shape: (rows, classes), float32."""
     target: Tensor
     """Labels of the held-out rows: see `layers.labels`."""
+    text_of: Tensor | None = field(kw_only=True)
+    """Number of the text of each held-out row, equal where a text is repeated; None if all are
+    taken to differ. Shape: (held-out rows,)."""
 
     @property
     def losses(self) -> Tensor:
@@ -120,6 +124,7 @@ def cross_validate(
     fold_of: Tensor,
     *,
     num_classes: int,
+    text_of: Tensor | None,
     strengths: Sequence[float] = STRENGTHS,
     tolerance: float = TOLERANCE,
     device: torch.device | None = None,
@@ -137,6 +142,7 @@ def cross_validate(
         labels: class indices, shape (rows,), or labels, shape (rows, labels).
         fold_of: the fold in which a row is held out, 0, 1, …; -1 if it never is. Shape: (rows,).
         num_classes: number of classes; one may be missing among the rows.
+        text_of: number of the text of each row, if some repeat one. Shape: (rows,).
         strengths: candidates for C, the inverse strength of the regularisation.
         tolerance: largest entry of the gradient of the mean loss at the end.
         device: device to compute on; the CPU if none.
@@ -144,7 +150,9 @@ def cross_validate(
     Example:
         >>> labels = torch.arange(40) % 2
         >>> features = labels[:, None] + 0.1 * torch.randn(40, 3)
-        >>> (held_out,) = cross_validate([features], labels, torch.arange(40) // 8, num_classes=2)
+        >>> (held_out,) = cross_validate(
+        ...     [features], labels, torch.arange(40) // 8, num_classes=2, text_of=None
+        ... )
         >>> held_out.log_probs.shape, held_out.accuracy
         (torch.Size([40, 2]), 1.0)
     """
@@ -154,6 +162,7 @@ def cross_validate(
         labels,
         fold_of,
         num_classes=num_classes,
+        text_of=text_of,
         strengths=strengths,
         tolerance=tolerance,
         device=device,
@@ -169,6 +178,7 @@ def cross_validate_in_batches(
     fold_of: Tensor,
     *,
     num_classes: int,
+    text_of: Tensor | None,
     strengths: Sequence[float] = STRENGTHS,
     tolerance: float = TOLERANCE,
     device: torch.device | None = None,
@@ -190,7 +200,16 @@ def cross_validate_in_batches(
         begun = time.perf_counter()
         layers = [features[place] for place in places]
         width = layers[0].shape[1]
-        task = _Task(layers, labels, fitted_on, held_out, fold_of[held_out], num_classes, device)
+        task = _Task(
+            layers,
+            labels,
+            fitted_on,
+            held_out,
+            fold_of[held_out],
+            take_texts(text_of, held_out),
+            num_classes,
+            device,
+        )
         # Folds can be fitted one by one: each then has its own eigenbasis and needs no spread. This
         # is faster if the rows span fewer dimensions than the width, or if there are more logits
         # than features.
@@ -225,6 +244,8 @@ class _Task:
     """The rows that some fold holds out. Shape: (held-out rows,)."""
     folds_of: Tensor
     """The fold that holds out each of these rows. Shape: (held-out rows,)."""
+    text_of: Tensor | None
+    """Number of the text of each of these rows, if some repeat one. Shape: (held-out rows,)."""
     num_classes: int
     device: torch.device | None
     known: dict[int, Problem] = field(default_factory=dict)
@@ -299,10 +320,12 @@ class _Task:
     def chosen(self, predicted: Mapping[float, Tensor], layer: int) -> HeldOut:
         """Choose the strength of a layer on the rows of all folds, and for each on the others."""
         said = {strength: one[layer] for strength, one in predicted.items()}
-        return cross_fitted(said, self.target, self.folds_of)
+        return cross_fitted(said, self.target, self.folds_of, self.text_of)
 
 
-def cross_fitted(predicted: Mapping[float, Tensor], target: Tensor, folds: Tensor) -> HeldOut:
+def cross_fitted(
+    predicted: Mapping[float, Tensor], target: Tensor, folds: Tensor, text_of: Tensor | None
+) -> HeldOut:
     """Choose a strength by held-out rows, and predict those of each fold with that of the others.
 
     Args:
@@ -310,12 +333,14 @@ def cross_fitted(predicted: Mapping[float, Tensor], target: Tensor, folds: Tenso
             (rows, classes).
         target: labels of the rows.
         folds: the fold that holds out each row. Shape: (rows,).
+        text_of: number of the text of each row, if some repeat one. Shape: (rows,).
     """
     said = torch.stack(list(predicted.values()))
     losses = torch.stack([row_losses(one, target) for one in said])
     left_out = said.isneginf().any(dim=2)
     best, by_row = choose_setting(losses.masked_fill(left_out, torch.inf), folds)
-    return HeldOut(take_by_row(said, by_row), target, list(predicted)[best])
+    chosen = take_by_row(said, by_row)
+    return HeldOut(chosen, target, list(predicted)[best], text_of=text_of)
 
 
 def _at_once(task: _Task, strengths: Sequence[float], tolerance: float) -> dict[float, Tensor]:
@@ -417,13 +442,13 @@ def _not_surely_worse(task: _Task, predicted: Mapping[float, Tensor], seen: Tens
     running = [
         strength for strength, one in predicted.items() if bool(one[:, seen].isfinite().all())
     ]
-    rows = int(seen.sum())
-    if rows < RACE_ROWS:
+    text_of = torch.where(seen)[0] if task.text_of is None else task.text_of[seen]
+    if number_texts(text_of)[1] < RACE_ROWS:
         return running
     losses = torch.stack([task.losses(predicted[strength], seen) for strength in running])
     best = losses.mean(dim=2).argmin(dim=0)  # L
     behind = losses - losses[best, torch.arange(losses.shape[1])]
-    sure = behind.mean(dim=2) > SURELY * behind.std(dim=2) / rows**0.5
+    sure = behind.mean(dim=2) > SURELY * standard_errors(behind, text_of)
     return [
         strength for strength, out in zip(running, sure.all(dim=1).tolist(), strict=True) if not out
     ]

@@ -1,13 +1,13 @@
 """Rows that repeat a text: how many texts there are, and how sure a mean over their rows is.
 
 A row repeats a text for its weight, or where data has the text more than once. What such rows say
-is no surer than what one of them says.
+is no surer than what one of them says. Whatever asks how sure a mean over held-out rows is says
+which text each row has, or `None` where it takes all of them to differ.
 """
 
 from __future__ import annotations
 
-import math
-
+import torch
 from torch import Tensor
 
 
@@ -33,19 +33,56 @@ def distinct_share(text_of: Tensor | None) -> float:
     return 1.0 if text_of is None else number_texts(text_of)[1] / len(text_of)
 
 
-def standard_error(values: Tensor, text_of: Tensor | None = None) -> float:
-    """Standard error of the mean over rows; infinite for a single text, which shows no spread.
+def take_texts(text_of: Tensor | None, rows: Tensor) -> Tensor | None:
+    """Take the numbers of the texts of some rows, by a mask or by positions, if there are any."""
+    return None if text_of is None else text_of[rows]
+
+
+def deal_texts(text_of: Tensor | None, rows: int, folds: int, seed: int) -> Tensor:
+    """Deal rows to folds at random, all rows of a text to the same one.
+
+    Args:
+        text_of: number of the text of each row; None if all differ. Shape: (rows,).
+        rows: number of rows.
+        folds: most folds; there are no more than texts.
+        seed: seed of the deal.
+
+    Returns:
+        The fold of each row. Shape: (rows,), int64.
+    """
+    of_row, texts = number_texts(torch.arange(rows) if text_of is None else text_of)
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.randperm(texts, generator=generator) % min(folds, texts))[of_row]
+
+
+def standard_error(values: Tensor, text_of: Tensor | None) -> float:
+    """Standard error of the mean over rows: `standard_errors` of a single mean.
 
     Args:
         values: one number for each row. Shape: (rows,).
+        text_of: as for `standard_errors`.
+    """
+    return float(standard_errors(values, text_of))
+
+
+def standard_errors(values: Tensor, text_of: Tensor | None) -> Tensor:
+    """Standard errors of means over rows; infinite for a single text, which shows no spread.
+
+    Args:
+        values: numbers for each row. Shape: (..., rows).
         text_of: number of the row's text, where rows may repeat one (a weight, or a text with two
             classes): these are a cluster, which counts once. None if all differ. Shape: (rows,).
+
+    Returns:
+        Shape: (...), float64.
     """
-    if text_of is not None:
-        of_row, texts = number_texts(text_of)
-        if texts < len(values):
-            moved = (values - values.mean()).double()
-            sums = moved.new_zeros(texts).index_add_(0, of_row, moved)
-            spread = float(sums.square().sum()) * texts / (texts - 1) if texts > 1 else math.inf
-            return spread**0.5 / len(values)
-    return float(values.std()) / len(values) ** 0.5 if len(values) > 1 else math.inf
+    rows = values.shape[-1]
+    of_row, texts = (None, rows) if text_of is None else number_texts(text_of)
+    if texts < 2:
+        return torch.full(values.shape[:-1], torch.inf, dtype=torch.float64)
+    if of_row is None or texts == rows:
+        over = -1 if values.ndim > 1 else None
+        return values.std(dim=over).double() / rows**0.5
+    moved = (values - values.mean(dim=-1, keepdim=True)).double()
+    sums = moved.new_zeros(*moved.shape[:-1], texts).index_add_(-1, of_row, moved)
+    return (sums.square().sum(dim=-1) * texts / (texts - 1)).sqrt() / rows

@@ -320,9 +320,10 @@ def behind(table: ScoreTable, score: str, usable: Sequence[int]) -> np.ndarray:
     """Distance of each usable layer from the best of them, in standard errors; infinite for others.
 
     Scores of held-out rows are compared row by row: z = mean(d) / (sd(d) / √rows), with d the
-    differences to the best layer. Other scores have no rows; as their standard error we take half
-    their standard deviation over the layers. Where a score compares only within a model, a layer
-    is compared with the best one of its own model and pooling.
+    differences to the best layer; rows that repeat a text count once. Other scores have no rows; as
+    their standard error we take half their standard deviation over the layers. Where a score
+    compares only within a model, a layer is compared with the best one of its own model and
+    pooling.
 
     Shape: (candidates,).
     """
@@ -331,7 +332,8 @@ def behind(table: ScoreTable, score: str, usable: Sequence[int]) -> np.ndarray:
     if table.score(score).needs == Needs.PROBES:
         rows = np.stack([_per_row(table.held_out[n], table.score(score)) for n in usable])
         difference = rows[np.argmax(values[usable])] - rows
-        error = np.array([standard_error(torch.from_numpy(per_row)) for per_row in difference])
+        texts = table.held_out[0].text_of
+        error = np.array([standard_error(torch.from_numpy(one), texts) for one in difference])
         distance[usable] = np.maximum(difference.mean(axis=1), 0) / np.maximum(error, 1e-12)
         return distance
     for group in table.comparable(score):
@@ -441,7 +443,7 @@ def select_greedy(
         words = f"held-out log-loss {loss:.4f}"
         if losses_so_far is not None:
             gain = losses_so_far - losses_with[best]
-            error = standard_error(gain)
+            error = standard_error(gain, table.held_out[0].text_of)
             if not float(gain.mean()) > config.least_gain * error:
                 notes.append(
                     f"stopped at {len(chosen)}: {table.layers[best].words} would help most, a gain"

@@ -13,7 +13,7 @@ from layerfusion.config.job import LayersConfig
 from layerfusion.layers.budget import Budget
 from layerfusion.layers.labels import by_row, decisions
 from layerfusion.layers.log_linear import log_losses, slope_and_curvature
-from layerfusion.layers.repeats import standard_error
+from layerfusion.layers.repeats import deal_texts, standard_error
 from layerfusion.layers.scores import ScoreTable
 from layerfusion.layers.selection import (
     Choice,
@@ -62,13 +62,14 @@ def select_sparse(
     log_probs, target = decisions(each_layer, labels)
     highest = _least_penalty_that_keeps_nothing(log_probs, target)
     penalties = [share * highest for share in PENALTIES]
-    losses = _cross_validated(log_probs, target, penalties, labels)
+    text_of = table.held_out[0].text_of
+    losses = _cross_validated(log_probs, target, penalties, labels, text_of)
     means = [float(each.mean()) for each in losses]
     best = min(range(len(means)), key=means.__getitem__)
     sparsest = next(
         n
         for n, each in enumerate(losses)
-        if float((each - losses[best]).mean()) <= standard_error(each - losses[best])
+        if float((each - losses[best]).mean()) <= standard_error(each - losses[best], text_of)
     )
     weights = path(log_probs, target, penalties[: sparsest + 1])[-1]
     if not bool(weights.any()):  # nothing is better than guessing
@@ -127,16 +128,20 @@ def _least_penalty_that_keeps_nothing(log_probs: Tensor, target: Tensor) -> floa
 
 
 def _cross_validated(
-    log_probs: Tensor, target: Tensor, penalties: list[float], labels: Tensor
+    log_probs: Tensor,
+    target: Tensor,
+    penalties: list[float],
+    labels: Tensor,
+    text_of: Tensor | None,
 ) -> list[Tensor]:
-    """Log-loss of each text by weights that have not seen it. Shapes: (texts,).
+    """Log-loss of each row by weights that have not seen its text. Shapes: (rows,).
 
     There is one for each penalty, up to the last before which the loss had long stopped falling.
-    The rows of a text, one for each of its `labels`, are in the same fold.
+    The decisions of a row, one for each of its `labels`, are in the same fold, and so are rows that
+    repeat a text.
     """
-    texts = len(labels)
-    fold_of = torch.randperm(texts, generator=torch.Generator().manual_seed(0)) % min(FOLDS, texts)
-    fold_of = fold_of.repeat_interleave(len(target) // texts)
+    fold_of = deal_texts(text_of, len(labels), FOLDS, seed=0)
+    fold_of = fold_of.repeat_interleave(len(target) // len(labels))
     inside = [fold_of != fold for fold in range(int(fold_of.max()) + 1)]
     weights = [torch.zeros(len(log_probs), dtype=torch.float64) for _ in inside]
     losses: list[Tensor] = []

@@ -133,9 +133,9 @@ def decide(
         candidates.fold_of,
         candidates.labels,
         candidates.num_classes,
+        held_out[0].text_of,
         config.objective,
         deadline,
-        held_out[0].text_of,
         config.class_weights,
     )
 
@@ -202,7 +202,7 @@ class _StackedPredictions:
             choose, log_probs = _with_last(choose), torch.cat([log_probs, head[None]])
         forms = (ANCHORED_GATED,) if candidate.fusion.name == GATED_STACK else FORMS
         first = self.held_out[0]
-        return PoolTask(log_probs, first.target, choose, forms, first.text_of)
+        return PoolTask(log_probs, first.target, first.text_of, choose, forms)
 
 
 def _with_last(choose: Choose) -> Choose:

@@ -384,5 +384,5 @@ def _judge_stack(config: TrainConfig, inputs: Inputs) -> tuple[float, float]:
         seed=config.seed,
         text_of=held[0].text_of,
     )
-    judged = Predictions(served, held[0].target)
+    judged = Predictions(served, held[0].target, text_of=held[0].text_of)
     return judged.log_loss, judged.accuracy

@@ -38,6 +38,7 @@ from layerfusion.runs.inputs import Inputs, read_features, read_targets
 from layerfusion.runs.protocol import CallbackFactory
 from layerfusion.runs.select_layers import candidates_of
 from layerfusion.statistics.metrics import evaluate
+from layerfusion.texts.sampling import first_rows
 from layerfusion.tracking.tracker import Tracker
 
 JUDGED = ("validation", "test")
@@ -215,7 +216,8 @@ def _train(
     callbacks: CallbackFactory | None,
 ) -> dict[int, TrainedHead]:
     """Train a head for each seed by gradient descent, and choose its epoch on validation."""
-    data = FusionDataModule(features, targets, batch_size=config.trainer.batch_size)
+    text_of = first_rows(inputs.dataset.splits["validation"].texts)
+    data = FusionDataModule(features, targets, config.trainer.batch_size, text_of=text_of)
     judged = _with_rows(targets)
     heads = {}
     for seed, fitted in _fitted(config, inputs, data, tracker, callbacks):

@@ -130,6 +130,7 @@ class Judge:
             self.candidates.labels,
             self.candidates.fold_of,
             num_classes=self.candidates.num_classes,
+            text_of=self.candidates.text_of,
             strengths=self.config.layers.strengths,
         )
         strengths = [held[0].strength]

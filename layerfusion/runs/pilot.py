@@ -215,7 +215,7 @@ def _choose(
     if not table.held_out:  # the score of this selection fits no probes
         table = compute_scores(candidates, ["probe"], config.layers, config.extract)
     worse = pooled_losses(table, earlier.layers) - pooled_losses(table, selection.layers)
-    return selection, float(worse.mean()) - standard_error(worse)
+    return selection, float(worse.mean()) - standard_error(worse, table.held_out[0].text_of)
 
 
 def _record(

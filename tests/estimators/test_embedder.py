@@ -56,5 +56,8 @@ def test_models_are_ranked_by_their_best_layer(place: Path, rows: pd.DataFrame) 
         assert row["layer"] == of_model.layer
         assert row["log_loss"] == pytest.approx(of_model.log_loss)
         assert row["accuracy"] == of_model.accuracy
+    often = lf.rank(models, list(rows.text) * 9, list(rows.label) * 9, cache=place / "cache")
+    errors = often.set_index("model").log_loss_error / frame.set_index("model").log_loss_error
+    assert (errors > 0.6).all()  # they would be a third, if all of these rows counted
     with pytest.raises(UserError, match="rank: text 1 of 1 is 3"):
         lf.rank(models, [3], [1])

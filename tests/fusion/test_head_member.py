@@ -71,8 +71,8 @@ def fitted(place: Path, **settings: Any) -> tuple[Stack, Stack, list[Tensor], Te
     features, labels = data()
     known = [source[LEARNED] for source in features]
     some = candidates(place, known, labels[LEARNED])
-    found = cross_validate(known, some.labels, some.fold_of, num_classes=LABELS)
-    held = [Blend(one.log_probs, one.target, one.strength) for one in found]
+    found = cross_validate(known, some.labels, some.fold_of, num_classes=LABELS, text_of=None)
+    held = [Blend(one.log_probs, one.target, one.strength, text_of=None) for one in found]
     recipe = member_recipe(LATE, TRAINER, some, held, seed=0)
     assert recipe is not None
     member = recipe.train(known, some.labels, some.texts)
@@ -150,7 +150,7 @@ def test_on_one_layer_the_head_is_plain_and_its_weight_is_the_layers(tmp_path: P
 
 def test_a_stack_fitted_again_has_the_head_that_it_is_given(tmp_path: Path) -> None:
     dear, _, features, labels = fitted(tmp_path)
-    held = [Blend(x.new_zeros(0, LABELS), labels[:0], 0.1) for x in features]
+    held = [Blend(x.new_zeros(0, LABELS), labels[:0], 0.1, text_of=None) for x in features]
     assert dear.member is not None
     other = HeadMember(dear.member.head, (0, 1))
     assert refit(dear, features, labels, held, member=other).member is other
@@ -235,7 +235,7 @@ def test_a_head_reads_the_best_layers_and_no_words(tmp_path: Path) -> None:
     some = candidates(tmp_path, [*features, features[0]], labels, (words, *LAYERS))
     lexical = open_lexical("words", LexicalConfig(width=2), texts, texts, tmp_path)
     some.sources["words"] = lexical  # type: ignore[index]
-    held = [Blend(torch.zeros(ROWS, LABELS), labels) for _ in range(3)]
+    held = [Blend(torch.zeros(ROWS, LABELS), labels, text_of=None) for _ in range(3)]
     recipe = member_recipe(LATE, QUICK, some, held, seed=0)
     assert recipe is not None
     assert recipe.sources == (1, 2)

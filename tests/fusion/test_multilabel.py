@@ -51,8 +51,8 @@ def _data() -> tuple[list[Tensor], Tensor]:
 def _stack(**settings: object) -> tuple[Stack, list[Tensor], Tensor]:
     features, target = _data()
     fold_of = torch.arange(ROWS) % 5
-    held = cross_validate(features, target, fold_of, num_classes=LABELS)
-    blends = [Blend(one.log_probs, one.target, one.strength) for one in held]
+    held = cross_validate(features, target, fold_of, num_classes=LABELS, text_of=None)
+    blends = [Blend(one.log_probs, one.target, one.strength, text_of=None) for one in held]
     return fit_stack(features, target, blends, num_classes=LABELS, **settings), features, target  # type: ignore[arg-type]
 
 
@@ -96,10 +96,11 @@ def test_a_pool_of_labels_has_an_offset_that_names_them_as_often_as_they_are(for
 def test_a_shift_for_f1_is_added_to_the_offset() -> None:
     features, target = _data()
     fold_of = torch.arange(ROWS) % 5
-    held = cross_validate(features, target, fold_of, num_classes=LABELS)
+    held = cross_validate(features, target, fold_of, num_classes=LABELS, text_of=None)
     sources = torch.stack([one.log_probs for one in held]).double()
     plain, balanced = (
-        choose_pool(sources, target, class_weights=weights).pool for weights in ("none", "balanced")
+        choose_pool(sources, target, class_weights=weights, text_of=None).pool
+        for weights in ("none", "balanced")
     )
     assert plain.shift is not None
     assert balanced.shift is not None
@@ -111,14 +112,16 @@ def test_the_folds_of_a_pool_keep_the_labels_of_a_text_together() -> None:
     """Else a text's other labels would tell of it. Copies of a text's labels change no weight."""
     features, target = _data()
     sources = torch.stack([log_probabilities(x[:, :1], multilabel=True) for x in features])
-    once = choose_pool(sources, target[:, :1])
-    copied = choose_pool(sources.repeat(1, 1, 4), target[:, :1].repeat(1, 4))
+    once = choose_pool(sources, target[:, :1], text_of=None)
+    copied = choose_pool(sources.repeat(1, 1, 4), target[:, :1].repeat(1, 4), text_of=None)
     assert once.losses == pytest.approx(copied.losses, abs=0.01)
 
 
 def test_pursuit_finds_the_source_that_the_first_lacks() -> None:
     features, target = _data()
-    held = cross_validate(features, target, torch.arange(ROWS) % 5, num_classes=LABELS)
+    held = cross_validate(
+        features, target, torch.arange(ROWS) % 5, num_classes=LABELS, text_of=None
+    )
     noise = log_probabilities(torch.randn(ROWS, LABELS), multilabel=True)
     sources = torch.stack([noise, held[0].log_probs, held[1].log_probs])
     steps = pursue(sources, target, 2)
@@ -134,7 +137,7 @@ def test_a_shift_names_more_labels_where_f1_counts(objective: str) -> None:
     log_probs = log_probabilities(logits, multilabel=True)
     learned, fresh = slice(0, 3000), slice(3000, None)
     prior = label_shares(target[learned], 3)
-    shift = find_shift(objective, "none", log_probs[learned], target[learned], prior)
+    shift = find_shift(objective, "none", log_probs[learned], target[learned], prior, text_of=None)
     assert shift is not None
     assert bool((shift.values > 0).all())
     average = objective.partition("_")[0]
@@ -143,7 +146,10 @@ def test_a_shift_names_more_labels_where_f1_counts(objective: str) -> None:
         for moved in (torch.zeros(3), shift.values)
     )
     assert after > before + 0.02
-    assert find_shift("log_loss", "none", log_probs[learned], target[learned], prior) is None
+    assert (
+        find_shift("log_loss", "none", log_probs[learned], target[learned], prior, text_of=None)
+        is None
+    )
 
 
 def test_a_weighted_label_counts_as_much_where_it_is_as_where_it_is_not() -> None:

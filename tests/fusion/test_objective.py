@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from layerfusion.config.job import FusionConfig, TrainerConfig
+from layerfusion.errors import UserError
 from layerfusion.fusion.calibration import temperature_of
 from layerfusion.fusion.classifier import FusionClassifier
 from layerfusion.fusion.data import FusionDataModule
@@ -66,8 +67,8 @@ def test_rare_classes_are_named_more_often_for_macro_f1_alone() -> None:
     fresh, fresh_target = _predictions(20_000, frequencies, seed=1)
     prior = label_shares(target, 3)
     for objective in ("log_loss", "accuracy"):
-        assert find_shift(objective, "none", log_probs, target, prior) is None
-    shift = find_shift("macro_f1", "none", log_probs, target, prior)
+        assert find_shift(objective, "none", log_probs, target, prior, text_of=None) is None
+    shift = find_shift("macro_f1", "none", log_probs, target, prior, text_of=None)
     assert shift is not None
     assert shift.words.endswith(" of the classes' log-frequencies are taken off")
     assert shift.values[2] > shift.values[1] > shift.values[0]
@@ -77,7 +78,7 @@ def test_rare_classes_are_named_more_often_for_macro_f1_alone() -> None:
     )
     assert after > before + 0.02
     # With weights for the classes the mean recall is what counts.
-    balanced = find_shift("log_loss", "balanced", log_probs, target, prior)
+    balanced = find_shift("log_loss", "balanced", log_probs, target, prior, text_of=None)
     assert balanced is not None
     torch.testing.assert_close(balanced.values, -prior.log())
     before, after = (
@@ -89,21 +90,77 @@ def test_rare_classes_are_named_more_often_for_macro_f1_alone() -> None:
 
 def test_nothing_is_shifted_where_it_gains_nothing() -> None:
     log_probs, target = _predictions(300, [0.5, 0.5])
-    assert find_shift("macro_f1", "none", log_probs, target, label_shares(target, 2)) is None
+    assert (
+        find_shift("macro_f1", "none", log_probs, target, label_shares(target, 2), text_of=None)
+        is None
+    )
     none = torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64)
-    assert find_shift("macro_f1", "none", *none, torch.tensor([0.25, 0.75])) is None
+    assert find_shift("macro_f1", "none", *none, torch.tensor([0.25, 0.75]), text_of=None) is None
 
 
 @pytest.mark.parametrize("factor", [0.3, 3.0])
 def test_a_temperature_undoes_what_made_probabilities_too_sure(factor: float) -> None:
     log_probs, target = _predictions(5000, [0.4, 0.3, 0.3])
-    assert temperature_of(factor * log_probs, target) == pytest.approx(factor, rel=0.1)
+    assert temperature_of(factor * log_probs, target, text_of=None) == pytest.approx(
+        factor, rel=0.1
+    )
 
 
 def test_a_temperature_that_does_not_surely_gain_is_not_taken() -> None:
     log_probs, target = _predictions(60, [0.4, 0.3, 0.3])
-    assert temperature_of(1.1 * log_probs, target) == 1.0
-    assert temperature_of(torch.tensor([[9.0, 0.0]]), torch.tensor([0])) == 1.0
+    assert temperature_of(1.1 * log_probs, target, text_of=None) == 1.0
+    assert temperature_of(torch.tensor([[9.0, 0.0]]), torch.tensor([0]), text_of=None) == 1.0
+
+
+TIMES = 30
+"""How often each row is repeated."""
+
+
+@pytest.mark.parametrize("factor", [1.4, 1.7])  # once it gains too little, once it is pulled to 1
+def test_repeated_texts_make_a_temperature_no_surer(factor: float) -> None:
+    log_probs, target = _predictions(40, [0.4, 0.3, 0.3])
+    logits = factor * log_probs
+    once = temperature_of(logits, target, text_of=None)
+    again = logits.repeat(TIMES, 1), target.repeat(TIMES)
+    assert temperature_of(*again, torch.arange(40).repeat(TIMES)) == pytest.approx(once)
+    assert temperature_of(*again, text_of=None) > once + 0.05
+
+
+def test_repeated_texts_of_validation_calibrate_a_head_no_surer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log_probs, target = _predictions(40, [0.8, 0.1, 0.1], seed=1)
+
+    def calibrated(times: int, text_of: Tensor | None) -> Fitted:
+        said, labels = 1.4 * log_probs.float().repeat(times, 1), target.repeat(times)
+        rows, targets = [[said], [said]], [labels, labels]
+        names = ("train", "validation")
+        data = FusionDataModule(
+            dict(zip(names, rows, strict=True)),
+            dict(zip(names, targets, strict=True)),
+            text_of=text_of,
+        )
+        head = FusionClassifier([3], 3, operator="concat", width=8)
+        monkeypatch.setattr(head, "predict_logits", lambda _: (said, None))
+        return calibrate(Fitted(head, 1, 1, 0.0), data, "macro_f1")
+
+    once, again = calibrated(1, None), calibrated(TIMES, torch.arange(40).repeat(TIMES))
+    assert once.temperature == again.temperature == 1.0
+    assert once.shift is again.shift is None
+    surer = calibrated(TIMES, None)
+    assert surer.temperature != 1.0
+    assert surer.shift is not None
+
+
+def test_numbers_of_texts_have_to_fit_validation() -> None:
+    rows = {"train": [torch.eye(2)], "validation": [torch.eye(2)]}
+    targets = {"train": [0, 1], "validation": [0, 1]}
+    data = FusionDataModule(rows, targets, text_of=[5, 5])
+    assert data.text_of is not None
+    assert data.text_of.tolist() == [5, 5]
+    for wrong in ([1, 2, 3], [0.5, 1.0], [[1, 2]]):
+        with pytest.raises(UserError, match="a whole number is needed for each of 2 rows of valid"):
+            FusionDataModule(rows, targets, text_of=wrong)
 
 
 def test_weights_give_each_class_the_same_share() -> None:
@@ -141,7 +198,9 @@ def test_labels_are_judged_as_in_a_population_with_the_whole_shift() -> None:
     )
     weights = row_weights("balanced", target, 2)
     prior = label_shares(target, 2)
-    shift = find_shift("log_loss", "balanced", prior.log().expand(400, 2), target, prior)
+    shift = find_shift(
+        "log_loss", "balanced", prior.log().expand(400, 2), target, prior, text_of=None
+    )
     assert shift is not None
     losses = [
         float(costs("log_loss", F.logsigmoid(prior.logit() + part * shift.values).expand(400, 2),

@@ -124,7 +124,7 @@ def test_gates_start_from_the_weights_and_are_pulled_towards_them() -> None:
 def test_a_useless_source_gets_little_weight_and_does_no_harm() -> None:
     said, target = _said(1000, [2.0, 0.0])
     fresh, fresh_target = _said(1000, [2.0, 0.0], seed=1)
-    pool = choose_pool(said, target).pool
+    pool = choose_pool(said, target, text_of=None).pool
     alone = fit_pool(said[:1], target, "single")
     assert float(pool(fresh)[1].mean(dim=0)[1]) < 0.15
     assert _loss(pool, fresh, fresh_target) < _loss(alone, fresh[:1], fresh_target) + 0.005
@@ -148,11 +148,11 @@ def test_anchored_weights_let_a_source_correct_the_others() -> None:
 
 def test_sets_of_many_sources_compete_without_gates() -> None:
     said, target = _said(200, [1.0] * (GATED_SOURCES + 1))
-    ((_, compared),) = judge_pools([PoolTask(said, target)])
+    ((_, compared),) = judge_pools([PoolTask(said, target, text_of=None)])
     assert set(compared) == {"single", "anchored"}
-    kept = choose_pool(said, target).losses
+    kept = choose_pool(said, target, text_of=None).losses
     assert set(kept) == {"single", "anchored", "anchored_gated"}
-    alone = choose_pool(said, target, gated=True).losses
+    alone = choose_pool(said, target, gated=True, text_of=None).losses
     assert set(alone) == {"anchored_gated"}
 
 
@@ -167,7 +167,7 @@ def _now_and_then_blind(rows: int, seed: int) -> tuple[Tensor, Tensor]:
 
 def test_gates_of_many_sources_are_taken_where_held_out_rows_are_sure_of_them() -> None:
     said, target = _now_and_then_blind(3000, seed=0)
-    chosen = choose_pool(said, target)
+    chosen = choose_pool(said, target, text_of=None)
     pool, losses, reason = chosen.pool, chosen.losses, chosen.reason
     assert pool.form == "anchored_gated"
     assert losses["anchored_gated"] < losses["anchored"]
@@ -184,7 +184,7 @@ def test_gates_of_many_sources_are_taken_where_held_out_rows_are_sure_of_them() 
 def test_gates_of_many_sources_that_are_alike_on_all_texts_are_not_taken() -> None:
     for seed in range(5):
         said, target = _said(300, [0.3] * (GATED_SOURCES + 1), seed)
-        assert choose_pool(said, target).pool.form == "anchored"
+        assert choose_pool(said, target, text_of=None).pool.form == "anchored"
 
 
 @pytest.mark.parametrize(("gain", "form"), [(0.019, "anchored"), (0.021, "anchored_gated")])
@@ -193,7 +193,7 @@ def test_gates_of_anchored_weights_have_to_gain_two_standard_errors(gain: float,
     spread = torch.linspace(-1, 1, 100, dtype=torch.float64)
     noise = 0.01 * spread / (spread.std() / 100**0.5)  # whose standard error is 0.01
     losses = {"single": base + 1, "anchored": base, "anchored_gated": base - gain + noise}
-    assert supported(losses) == form
+    assert supported(losses, text_of=None) == form
 
 
 def test_gates_of_anchored_weights_are_fitted_alone_as_beside_the_weights() -> None:
@@ -207,7 +207,7 @@ def test_gates_of_anchored_weights_are_fitted_alone_as_beside_the_weights() -> N
 def test_equal_sources_are_better_together_than_any_alone() -> None:
     said, target = _said(1000, [1.5, 1.5, 1.5])
     fresh, fresh_target = _said(1000, [1.5, 1.5, 1.5], seed=1)
-    chosen = choose_pool(said, target)
+    chosen = choose_pool(said, target, text_of=None)
     pool, losses, reason = chosen.pool, chosen.losses, chosen.reason
     assert pool.form != "single"
     assert losses["weighted"] < losses["single"]
@@ -230,7 +230,7 @@ def test_gates_are_taken_where_each_source_knows_its_own_half() -> None:
             torch.where(knows[:, None], 0.3 * wrong[1] + 0.7 * blind, said[1]),
         ]
     ).log_softmax(dim=2)
-    chosen = choose_pool(mixed, target)
+    chosen = choose_pool(mixed, target, text_of=None)
     pool, losses = chosen.pool, chosen.losses
     assert losses["gated"] < losses["weighted"]
     assert pool.form == "gated"
@@ -300,7 +300,7 @@ def test_the_order_of_the_sources_does_not_matter(form: str) -> None:
 
 def test_the_same_seed_gives_the_same_stack() -> None:
     said, target = _said(100, [1.0, 1.2])
-    first, again = (choose_pool(said, target, seed=3).pool(said)[0] for _ in range(2))
+    first, again = (choose_pool(said, target, seed=3, text_of=None).pool(said)[0] for _ in range(2))
     assert torch.equal(first, again)
 
 
@@ -400,9 +400,9 @@ def test_the_choice_of_sources_never_sees_the_rows_that_judge_it() -> None:
     def luckiest(log_probs: Tensor, labels: Tensor, _: float) -> list[int]:
         return [int(torch.stack([F.nll_loss(one, labels) for one in log_probs]).argmin())]
 
-    _, honest = judge_forms(said, target, choose=luckiest)
+    _, honest = judge_forms(said, target, choose=luckiest, text_of=None)
     best = said[luckiest(said, target, 1.0)]
-    _, flattering = judge_forms(best, target)
+    _, flattering = judge_forms(best, target, text_of=None)
     assert float(F.nll_loss(flattering["single"], target)) < np.log(CLASSES) - 0.02
     assert float(F.nll_loss(honest["single"], target)) > np.log(CLASSES) - 0.01
 
@@ -423,8 +423,8 @@ def test_all_rows_of_a_text_are_in_one_fold() -> None:
     """A source that has learned each text by heart, wrongly, is seen through."""
     said, target = _said(60, [0.0] * 12)
     many, labels, text_of = said.repeat(1, 10, 1), target.repeat(10), torch.arange(60).repeat(10)
-    _, once = judge_forms(said, target)
-    _, apart = judge_forms(many, labels)
+    _, once = judge_forms(said, target, text_of=None)
+    _, apart = judge_forms(many, labels, text_of=None)
     _, together = judge_forms(many, labels, text_of=text_of)
     honest, flattering = (float(F.nll_loss(x["anchored"], labels)) for x in (together, apart))
     assert honest > flattering + 0.05
@@ -437,20 +437,20 @@ def test_all_rows_of_a_text_are_in_one_fold() -> None:
 
 def test_predictions_serve_the_objective_as_the_pool_that_is_kept_does() -> None:
     said, target = _unequal(900, [1.0, 0.5])
-    _, predicted = judge_forms(said, target)
+    _, predicted = judge_forms(said, target, text_of=None)
     plain = predicted["weighted"]
     for objective, weights in (("macro_f1", "none"), ("log_loss", "balanced")):
-        served = serve(objective, weights, plain, target)
+        served = serve(objective, weights, plain, target, text_of=None)
         assert not torch.equal(served, plain)
-        chosen = choose_pool(said, target, objective=objective, class_weights=weights)
+        chosen = choose_pool(said, target, objective=objective, class_weights=weights, text_of=None)
         kept = chosen.pool
         assert chosen.shift.endswith("of the classes' log-frequencies are taken off")
         assert chosen.reason.endswith(f"; {chosen.shift}")
         names = served.argmax(1).bincount(minlength=CLASSES) / len(target)
         kept_names = kept(said)[0].argmax(1).bincount(minlength=CLASSES) / len(target)
         torch.testing.assert_close(names, kept_names, rtol=0, atol=0.08)
-    assert torch.equal(serve("log_loss", "none", plain, target), plain)
-    assert choose_pool(said, target).shift == ""
+    assert torch.equal(serve("log_loss", "none", plain, target, text_of=None), plain)
+    assert choose_pool(said, target, text_of=None).shift == ""
     f1 = [float(costs("macro_f1", x, target).mean()) for x in (served, plain)]
     assert f1[0] < f1[1]
 
@@ -459,8 +459,12 @@ def test_a_shift_is_never_found_on_the_rows_that_it_judges() -> None:
     """Where there is nothing to find, what is best on these very rows seems a gain."""
     said, target = _unequal(60, [0.0])
     predicted = said[0].double()
-    own = [find_shift("macro_f1", "none", predicted, target, label_shares(target, CLASSES))]
-    served = serve("macro_f1", "none", predicted, target)
+    own = [
+        find_shift(
+            "macro_f1", "none", predicted, target, label_shares(target, CLASSES), text_of=None
+        )
+    ]
+    served = serve("macro_f1", "none", predicted, target, text_of=None)
     fooled = predicted if own[0] is None else (predicted + own[0].values).log_softmax(1)
     assert float(costs("macro_f1", fooled, target).mean()) <= float(
         costs("macro_f1", served, target).mean()

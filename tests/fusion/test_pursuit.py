@@ -73,5 +73,5 @@ def test_a_fold_of_a_pool_says_how_many_of_its_rows_are_texts_of_their_own() -> 
     judge_forms(log_probs, target, choose=choose, text_of=text_of)
     assert set(told) == {(8, 1.0), (18, 8 / 18)}
     told.clear()
-    judge_forms(log_probs, target, choose=choose)
+    judge_forms(log_probs, target, choose=choose, text_of=None)
     assert {distinct for _, distinct in told} == {1.0}

@@ -78,6 +78,7 @@ def test_the_best_wins_and_the_worse_half_is_dropped_at_each_rung(seed: int) -> 
         FOLD_OF,
         TARGET,
         num_classes=2,
+        text_of=None,
     )
     assert [asked[width] for width in range(1, 9)] == [5, 5, 2, 2, 1, 1, 1, 1]
     assert [one.folds for one in evaluations] == [5, 5, 5, 2, 2, 1, 1, 1, 1]
@@ -118,7 +119,9 @@ def test_no_head_is_begun_that_would_end_too_late(
 
     candidates = [*(candidate("gated", width) for width in range(1, 5)), candidate("stacked")]
     stack = log_probs_of(torch.full((100,), 3.5, dtype=torch.float64))
-    found = race(candidates, lambda _: [stack], trained, FOLD_OF, TARGET, 2, deadline=deadline)
+    found = race(
+        candidates, lambda _: [stack], trained, FOLD_OF, TARGET, 2, deadline=deadline, text_of=None
+    )
     assert [one.folds for one in found] == folds
     assert all(bool(one.seen.sum() == 20 * one.folds) for one in found)
     assert deadline.left_out == ([f"fusion=auto {line}; there was no time for more"
@@ -131,7 +134,7 @@ def test_without_stacks_one_head_is_evaluated_whatever_the_time() -> None:
     deadline = Deadline(1, begun=0, now=lambda: 5)
     (only,) = race(
         heads, lambda _: [], lambda *_: [log_probs_of(torch.ones(20))], FOLD_OF, TARGET, 2,
-        deadline=deadline,
+        deadline=deadline, text_of=None,
     )  # fmt: skip
     assert only.candidate is heads[0]
     assert only.folds == 1
@@ -149,17 +152,25 @@ def test_the_stack_of_the_most_layers_is_preferred_unless_another_is_surely_bett
     losses = {"wide": 2 + 0 * noise, "narrow": 1.9 + (noise - noise.mean())}
     found = {"wide": candidate("stacked"), "narrow": FusionCandidate(ONE, FusionConfig(rival), 1)}
     evaluations = {
-        name: Evaluation(one, log_probs_of(losses[name]), torch.zeros(rows).long(), 5)
+        name: Evaluation(one, log_probs_of(losses[name]), torch.zeros(rows).long(), 5, text_of=None)
         for name, one in found.items()
     }
-    dropped = Evaluation(found["narrow"], log_probs_of(losses["narrow"] - 9), TARGET[:rows], 1)
+    dropped = Evaluation(
+        found["narrow"], log_probs_of(losses["narrow"] - 9), TARGET[:rows], 1, text_of=None
+    )
     ranked = [evaluations["narrow"], evaluations["wide"], dropped]
     assert prefer(ranked) is evaluations[preferred]
 
 
 def test_without_stacks_the_best_head_is_preferred() -> None:
     heads = [
-        Evaluation(candidate("gated", width), log_probs_of(width + torch.rand(9)), TARGET[:9], 5)
+        Evaluation(
+            candidate("gated", width),
+            log_probs_of(width + torch.rand(9)),
+            TARGET[:9],
+            5,
+            text_of=None,
+        )
         for width in (1, 2)
     ]
     assert prefer(heads) is heads[0]
@@ -170,7 +181,9 @@ def test_a_stack_alone_needs_no_heads() -> None:
         raise AssertionError
 
     alone = [candidate("stacked")]
-    (only,) = race(alone, lambda _: [log_probs_of(torch.ones(100))], never, FOLD_OF, TARGET, 2)
+    (only,) = race(
+        alone, lambda _: [log_probs_of(torch.ones(100))], never, FOLD_OF, TARGET, 2, text_of=None
+    )
     assert only.log_loss == 1
     assert only.folds == 5
 
@@ -249,7 +262,7 @@ def _dear_race(**settings: Any) -> tuple[list[str], list[str]]:
         raise AssertionError
 
     late = Deadline(1, begun=0, now=lambda: 5) if settings.get("late") else None
-    ranked = race(stacks, stacked, never, FOLD_OF, TARGET, 2, deadline=late)
+    ranked = race(stacks, stacked, never, FOLD_OF, TARGET, 2, deadline=late, text_of=None)
     if late is not None:
         assert late.left_out[0].startswith("fusion=auto did not try late_stack on both (2 sources)")
     return tried, [one.candidate.words for one in ranked]
@@ -364,6 +377,26 @@ def test_a_text_of_the_fold_that_is_in_validation_too_does_not_choose_the_epoch(
     torch.testing.assert_close(predicted(flipped), predicted(labels))
 
 
+def test_a_head_of_a_fold_knows_which_rows_of_validation_repeat_a_text() -> None:
+    texts = tuple(f"text {n}" for n in range(60))
+    candidates = Candidates(
+        (A,),
+        (torch.randn(60, 5),),
+        torch.arange(60) % 2,
+        torch.arange(60) // 20,
+        texts,
+        2,
+        {"a": None},  # type: ignore[dict-item]
+    )
+    validation = ["other", "text 50", "new", "other"]
+    heads = HeldOutHeads(
+        candidates, {A: torch.randn(4, 5)}, validation, torch.arange(4) % 2, TrainerConfig(), seed=0
+    )
+    data = heads._data(FusionCandidate(ONE, FusionConfig(name="concat", width=4), 1), 2)
+    assert data.text_of is not None
+    assert data.text_of.tolist() == [0, 1, 0]  # without the row of the fold
+
+
 def test_rows_that_repeat_a_text_make_no_difference_sure() -> None:
     generator = torch.Generator().manual_seed(0)
     losses = 1 + torch.rand(40, generator=generator, dtype=torch.float64)
@@ -413,5 +446,6 @@ def test_with_balanced_classes_a_rare_class_counts_as_much(
         target,
         2,
         class_weights=weights,
+        text_of=None,
     )
     assert found[0].candidate.fusion.arguments["n"] == best

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from layerfusion.fusion.head_files import StackHead, head_from, head_state
 from layerfusion.fusion.stacking import fit_stack, refit
 from layerfusion.layers.discriminant import Blend
 from layerfusion.layers.logistic import Problem
@@ -19,8 +21,8 @@ from tests.fusion.test_pool import CLASSES, _said
 
 
 def regressions(features: list[Tensor], labels: Tensor, folds: Tensor) -> list[Blend]:
-    found = cross_validate(features, labels, folds, num_classes=2)
-    return [Blend(one.log_probs, one.target, one.strength) for one in found]
+    found = cross_validate(features, labels, folds, num_classes=2, text_of=None)
+    return [Blend(one.log_probs, one.target, one.strength, text_of=None) for one in found]
 
 
 def test_what_a_source_predicted_passes_unchanged() -> None:
@@ -28,7 +30,7 @@ def test_what_a_source_predicted_passes_unchanged() -> None:
     generator = torch.Generator().manual_seed(0)
     said, target = _said(300, [1.5, 1.0])
     x = torch.randn(300, 4, generator=generator)
-    held = [Blend(one.float(), target, 0.1) for one in said]
+    held = [Blend(one.float(), target, 0.1, text_of=None) for one in said]
     features = [x, said[1].float()]
     stack = fit_stack([x, None], target, held, num_classes=CLASSES)
     torch.testing.assert_close(stack.probes[1].logits(features[1]), said[1].float())
@@ -105,3 +107,19 @@ def test_a_refit_starts_where_the_fit_ended(monkeypatch: pytest.MonkeyPatch) -> 
         found.append(refit(one, x, labels, held).predict(x)[0])
     assert steps[0] < steps[1]
     torch.testing.assert_close(found[0], found[1], atol=0.05, rtol=0)
+
+
+def test_a_stack_that_is_read_from_a_file_says_what_was_added_for_the_objective() -> None:
+    said, target = _said(300, [1.5, 1.0])
+    held = [Blend(one.float(), target, 0.1, text_of=None) for one in said]
+    features = [None, None]
+    stack = fit_stack(features, target, held, num_classes=CLASSES, class_weights="balanced")
+    assert stack.shift == "100% of the classes' log-frequencies are taken off"
+    tensors, facts = head_state(StackHead(stack))
+    read = head_from(tensors, json.loads(json.dumps(facts)))
+    assert isinstance(read, StackHead)
+    assert read.stack.shift == stack.shift
+    del facts["shift"]  # as in files of older versions
+    former = head_from(tensors, facts)
+    assert isinstance(former, StackHead)
+    assert former.stack.shift == ""

@@ -46,7 +46,7 @@ def test_a_single_fold_is_predicted_with_the_best_setting() -> None:
 
 def of_a_layer(labels: Tensor, folds: Tensor, generator: torch.Generator) -> Tensor:
     features = torch.randn(len(labels), 8, generator=generator)
-    (held_out,) = cross_validate([features], labels, folds, num_classes=2)
+    (held_out,) = cross_validate([features], labels, folds, num_classes=2, text_of=None)
     return held_out.losses
 
 
@@ -62,7 +62,7 @@ def of_words(labels: Tensor, folds: Tensor, generator: torch.Generator) -> Tenso
     kinds = [(counted, "bayes")]
     (said,) = predict_folds(kinds, labels.numpy(), folds.numpy(), num_classes=2)
     by_strength = {strength: torch.from_numpy(found) for strength, found in said.items()}
-    return cross_fitted(by_strength, labels, folds).losses
+    return cross_fitted(by_strength, labels, folds, text_of=None).losses
 
 
 @pytest.mark.parametrize("losses_of", [of_a_layer, of_a_discriminant, of_words])

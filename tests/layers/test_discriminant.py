@@ -146,12 +146,14 @@ def test_constant_features_count_for_nothing() -> None:
 def test_a_blend_is_one_linear_probe_and_what_a_stack_has() -> None:
     x, labels = clouds(100, 6, 3)
     fold_of = torch.arange(100) % 5
-    (logistic,) = cross_validate([x], labels, fold_of, num_classes=3)
+    (logistic,) = cross_validate([x], labels, fold_of, num_classes=3, text_of=None)
     log_probs, chosen = cross_validate_discriminant(x, labels, fold_of, num_classes=3)
     held_out = blend(logistic, log_probs, chosen)
     assert (held_out.strength, held_out.discriminant) == (logistic.strength, chosen)
     assert torch.allclose(held_out.log_probs.exp().sum(1), torch.ones(100), atol=1e-5)
-    assert held_out.log_loss <= max(logistic.log_loss, HeldOut(log_probs, labels, 1.0).log_loss)
+    assert held_out.log_loss <= max(
+        logistic.log_loss, HeldOut(log_probs, labels, 1.0, text_of=None).log_loss
+    )
     stack = fit_stack([x], labels, [held_out], num_classes=3)
     (probe,) = fit_probes([x], labels, [logistic.strength], num_classes=3)
     other = fit_discriminant(x, labels, chosen, num_classes=3)
@@ -165,7 +167,7 @@ def test_a_blend_is_one_linear_probe_and_what_a_stack_has() -> None:
 def test_a_source_without_a_regression_is_its_discriminant_in_a_stack() -> None:
     x, labels = clouds(100, 6, 3)
     log_probs, chosen = cross_validate_discriminant(x, labels, torch.arange(100) % 5, num_classes=3)
-    held_out = Blend(log_probs, labels, discriminant=chosen)
+    held_out = Blend(log_probs, labels, discriminant=chosen, text_of=None)
     stack = fit_stack([x], labels, [held_out], num_classes=3)
     expected = fit_discriminant(x, labels, chosen, num_classes=3)
     assert torch.equal(stack.probes[0].weight, expected.weight)
@@ -200,7 +202,9 @@ def test_only_the_best_layers_have_a_regression_too(
     )
     assert torch.equal(fresh[0].log_probs, alone)
     assert fresh[0].discriminant == chosen
-    (logistic,) = cross_validate([good], labels, candidates.fold_of, num_classes=3, strengths=[0.1])
+    (logistic,) = cross_validate(
+        [good], labels, candidates.fold_of, num_classes=3, strengths=[0.1], text_of=None
+    )
     other = cross_validate_discriminant(good, labels, candidates.fold_of, num_classes=3)
     assert torch.allclose(fresh[1].log_probs, blend(logistic, *other).log_probs, atol=1e-3)
     monkeypatch.setattr(blends, "cross_validate_discriminant", None)  # all is read from the cache

@@ -100,7 +100,9 @@ def test_classes_are_left_as_they_are() -> None:
 def test_probes_of_labels_are_regressions_of_scikit_learn() -> None:
     x, target = _labelled()
     fold_of = torch.arange(len(x)) % 3
-    (held,) = cross_validate([x], target, fold_of, num_classes=4, strengths=[0.1], tolerance=1e-5)
+    (held,) = cross_validate(
+        [x], target, fold_of, num_classes=4, strengths=[0.1], tolerance=1e-5, text_of=None
+    )
     expected = np.zeros((len(x), 4))
     for fold in range(3):
         out = (fold_of == fold).numpy()
@@ -120,9 +122,11 @@ def test_strengths_are_chosen_along_a_path_too() -> None:
     x, target = _labelled(60)
     wide = torch.cat([x, torch.randn(60, 200, generator=torch.Generator().manual_seed(1))], dim=1)
     fold_of = torch.arange(60) % 3
-    (held,) = cross_validate([wide], target, fold_of, num_classes=4)
+    (held,) = cross_validate([wide], target, fold_of, num_classes=4, text_of=None)
     each = [
-        cross_validate([wide], target, fold_of, num_classes=4, strengths=[strength])[0].log_loss
+        cross_validate([wide], target, fold_of, num_classes=4, strengths=[strength], text_of=None)[
+            0
+        ].log_loss
         for strength in STRENGTHS
     ]
     assert held.log_loss == pytest.approx(min(each), abs=1e-4)
@@ -133,7 +137,7 @@ def test_a_label_that_a_fold_never_saw_costs_no_more_than_half_a_row() -> None:
     target[:, 3] = torch.arange(60) < 2  # both are held out by the first fold
     target[:, 2] = torch.arange(60) > 1
     fold_of = torch.arange(60) // 20
-    (held,) = cross_validate([x], target, fold_of, num_classes=4, strengths=[0.1])
+    (held,) = cross_validate([x], target, fold_of, num_classes=4, strengths=[0.1], text_of=None)
     fold = held.log_probs[:20].double().exp()
     assert fold[:, 3].tolist() == pytest.approx([1 / 81] * 20)
     assert fold[:, 2].tolist() == pytest.approx([80 / 81] * 20)

@@ -57,7 +57,7 @@ def test_the_layer_that_tells_the_classes_apart_has_most_of_the_weight(
 def test_layers_that_err_on_different_rows_are_worth_more_together(fit: FitMultiLayer) -> None:
     features, labels, folds = layers([1.2, 1.2, 0, 1.2])
     probe = fit(features, labels, folds, 2)
-    alone = cross_validate(features, labels, folds, num_classes=2)
+    alone = cross_validate(features, labels, folds, num_classes=2, text_of=None)
     assert probe.held_out.log_loss < min(one.log_loss for one in alone) - 0.02
     assert min(probe.shares[n] for n in (0, 1, 3)) > 2 * probe.shares[2]
 
@@ -65,7 +65,7 @@ def test_layers_that_err_on_different_rows_are_worth_more_together(fit: FitMulti
 def test_a_mix_of_one_layer_is_its_probe() -> None:
     features, labels, folds = layers([1.0], classes=3)
     probe = scalar_mix(features, labels, folds, 3)
-    (alone,) = cross_validate(features, labels, folds, num_classes=3, tolerance=1e-6)
+    (alone,) = cross_validate(features, labels, folds, num_classes=3, tolerance=1e-6, text_of=None)
     assert probe.held_out.strength == alone.strength
     assert torch.allclose(probe.held_out.log_probs, alone.log_probs, atol=5e-3)
 

@@ -58,7 +58,13 @@ def test_each_fold_and_strength_is_a_pipeline_of_scikit_learn(rows: int, classes
     features, labels = layers(rows, classes)
     fold_of = stratified_folds(labels.numpy(), range(rows), 4, seed=0)
     held = cross_validate(
-        features, labels, fold_of, num_classes=classes, strengths=STRENGTHS, tolerance=1e-6
+        features,
+        labels,
+        fold_of,
+        num_classes=classes,
+        strengths=STRENGTHS,
+        tolerance=1e-6,
+        text_of=None,
     )
     for layer, found in zip(features, held, strict=True):
         tables = {}
@@ -80,9 +86,12 @@ def test_layers_and_batches_do_not_touch_each_other(monkeypatch: pytest.MonkeyPa
     features, labels = layers(90, 3)
     fold_of = stratified_folds(labels.numpy(), range(90), 3, seed=0)
     settings = {"num_classes": 3, "tolerance": 1e-5}
-    together = cross_validate(features, labels, fold_of, **settings)
+    together = cross_validate(features, labels, fold_of, **settings, text_of=None)
     monkeypatch.setattr(probe, "CELLS", 1)
-    apart = [cross_validate([layer], labels, fold_of, **settings)[0] for layer in features[::-1]]
+    apart = [
+        cross_validate([layer], labels, fold_of, **settings, text_of=None)[0]
+        for layer in features[::-1]
+    ]
     for first, second in zip(together, apart[::-1], strict=True):
         assert torch.allclose(first.log_probs, second.log_probs, atol=2e-3)
         assert first.strength == second.strength
@@ -93,9 +102,13 @@ def test_many_classes_are_fitted_along_a_path_that_ends_where_each_strength_alon
     fold_of = stratified_folds(labels.numpy(), range(120), 3, seed=0)
     settings = {"num_classes": 12, "tolerance": 1e-6}
     # In any order: the path goes from the strongest to the weakest by itself.
-    found = cross_validate(features, labels, fold_of, strengths=(1.0, 1e-3, 1e-2), **settings)
+    found = cross_validate(
+        features, labels, fold_of, strengths=(1.0, 1e-3, 1e-2), **settings, text_of=None
+    )
     for layer, one in zip(features, found, strict=True):
-        (alone,) = cross_validate([layer], labels, fold_of, strengths=(one.strength,), **settings)
+        (alone,) = cross_validate(
+            [layer], labels, fold_of, strengths=(one.strength,), **settings, text_of=None
+        )
         assert torch.allclose(one.log_probs, alone.log_probs, atol=2e-3)
 
 
@@ -113,11 +126,11 @@ def test_a_strength_that_is_surely_worse_is_not_fitted_again(
     features, labels = layers(720, 12)
     fold_of = stratified_folds(labels.numpy(), range(720), 4, seed=0)
     settings = {"num_classes": 12, "strengths": (1e-5, 1e-2, 1e-1), "tolerance": 1e-5}
-    (raced,) = cross_validate(features[:1], labels, fold_of, **settings)
+    (raced,) = cross_validate(features[:1], labels, fold_of, **settings, text_of=None)
     in_race = len(fits)
     monkeypatch.setattr(probe, "RACE_ROWS", 10_000)
     fits.clear()
-    (whole,) = cross_validate(features[:1], labels, fold_of, **settings)
+    (whole,) = cross_validate(features[:1], labels, fold_of, **settings, text_of=None)
     assert len(fits) == 12
     assert in_race < 12
     assert raced.strength == whole.strength
@@ -130,7 +143,9 @@ def test_a_strength_listed_twice_is_fitted_once(classes: int) -> None:
     features, labels = layers(60, classes)
     fold_of = torch.arange(60) % 3
     once, twice = (
-        cross_validate(features, labels, fold_of, num_classes=classes, strengths=strengths)
+        cross_validate(
+            features, labels, fold_of, num_classes=classes, strengths=strengths, text_of=None
+        )
         for strengths in ([0.01, 1.0, 3.0], [1.0, 0.01, 1.0, 1.0, 3.0])
     )
     for one, other in zip(once, twice, strict=True):
@@ -145,8 +160,8 @@ def test_labels_held_out_change_nothing_but_the_verdict() -> None:
     turned = labels.clone()
     turned[60:] = 1 - turned[60:]
     settings = {"num_classes": 2, "strengths": [1e-2]}
-    first = cross_validate(features, labels, fold_of, **settings)
-    second = cross_validate(features, turned, fold_of, **settings)
+    first = cross_validate(features, labels, fold_of, **settings, text_of=None)
+    second = cross_validate(features, turned, fold_of, **settings, text_of=None)
     for a, b in zip(first, second, strict=True):
         assert torch.equal(a.log_probs, b.log_probs)
         assert a.accuracy == pytest.approx(1 - b.accuracy)
@@ -160,8 +175,8 @@ def test_labels_of_one_fold_do_not_change_what_is_said_of_it(classes: int) -> No
     fold_of = stratified_folds(labels.numpy(), range(240), 4, seed=0)
     turned = torch.where(fold_of == 2, (labels + 1) % classes, labels)
     settings = {"num_classes": classes, "strengths": [1.0], "tolerance": 1e-2}
-    first = cross_validate(features, labels, fold_of, **settings)
-    second = cross_validate(features, turned, fold_of, **settings)
+    first = cross_validate(features, labels, fold_of, **settings, text_of=None)
+    second = cross_validate(features, turned, fold_of, **settings, text_of=None)
     for a, b in zip(first, second, strict=True):
         torch.testing.assert_close(a.log_probs[fold_of == 2], b.log_probs[fold_of == 2])
         assert not torch.allclose(a.log_probs[fold_of == 1], b.log_probs[fold_of == 1], atol=1e-3)
@@ -176,10 +191,15 @@ def test_the_strengths_grow_while_the_largest_is_the_best(classes: int) -> None:
     features = [F.pad(F.one_hot(labels, classes), (0, 40 - classes)) + 0.02 * clear, noise]
     fold_of = stratified_folds(labels.numpy(), range(240), 4, seed=0)
     settings = {"num_classes": classes, "strengths": (1e-3, 1.0)}
-    (batch,) = (b.probes for b in cross_validate_in_batches(features, labels, fold_of, **settings))
+    (batch,) = (
+        b.probes
+        for b in cross_validate_in_batches(features, labels, fold_of, **settings, text_of=None)
+    )
     (grown,) = (
         b.probes
-        for b in cross_validate_in_batches(features, labels, fold_of, **settings, grow=True)
+        for b in cross_validate_in_batches(
+            features, labels, fold_of, **settings, grow=True, text_of=None
+        )
     )
     assert batch[0].strength == 1.0
     assert grown[0].strength in probe.WEAKER
@@ -202,7 +222,7 @@ def test_weaker_strengths_go_on_from_folds_that_are_fitted(monkeypatch: pytest.M
 
     monkeypatch.setattr(logistic.Problem, "minimise", noted)
     settings = {"num_classes": 30, "strengths": (1.0,), "grow": True}
-    (batch,) = cross_validate_in_batches([features], labels, fold_of, **settings)
+    (batch,) = cross_validate_in_batches([features], labels, fold_of, **settings, text_of=None)
     assert batch.probes[0].strength in probe.WEAKER
     assert fitted.count((1.0, True)) == 4
     assert {strength for strength, _ in fitted} > {1.0, probe.WEAKER[0]}
@@ -279,7 +299,7 @@ def test_a_constant_layer_is_a_coin_and_harms_no_other(classes: int) -> None:
             else:
                 assert (fitted.logits(layer).argmax(dim=1) == labels).double().mean() > 0.8
         fold_of = stratified_folds(labels.numpy(), range(80), 2, seed=0)
-        cross_validate(batch, labels, fold_of, num_classes=classes)
+        cross_validate(batch, labels, fold_of, num_classes=classes, text_of=None)
 
 
 def test_a_feature_that_is_constant_where_a_fold_is_fitted_weighs_nothing_there() -> None:
@@ -290,8 +310,42 @@ def test_a_feature_that_is_constant_where_a_fold_is_fitted_weighs_nothing_there(
     fold_of = torch.zeros(60, dtype=torch.int64)
     fold_of[:40] = -1
     (found,) = cross_validate(
-        [layer], labels, fold_of, num_classes=3, strengths=[1.0], tolerance=1e-6
+        [layer],
+        labels,
+        fold_of,
+        num_classes=3,
+        strengths=[1.0],
+        tolerance=1e-6,
+        text_of=None,
     )
     oracle = reference(1.0).fit(layer[:40].double().numpy(), labels[:40].numpy())
     expected = oracle.predict_log_proba(layer[40:].double().numpy())
     assert np.abs(found.log_probs.numpy() - expected).max() < 2e-2
+
+
+def test_repeated_texts_leave_the_strengths_in_the_race() -> None:
+    """A strength is worse by two standard errors over the texts, six over as many rows again."""
+    generator = torch.Generator().manual_seed(0)
+    texts, times = 120, 9
+    noise = torch.randn(texts, generator=generator, dtype=torch.float64)
+    noise = (noise - noise.mean()) / noise.std()
+    worse = 2.0 + 0.1 * (noise + 2 / texts**0.5)
+
+    def said(losses: Tensor) -> Tensor:
+        each = torch.stack([-losses, (1 - (-losses).exp()).log()], dim=1)
+        return each.repeat(times, 1)[None]
+
+    predicted = {1.0: said(torch.full((texts,), 2.0, dtype=torch.float64)), 2.0: said(worse)}
+    rows = torch.arange(texts * times)
+    labels, fold_of = torch.zeros_like(rows), torch.zeros_like(rows)
+
+    def running(text_of: Tensor | None) -> list[float]:
+        task = probe._Task([], labels, (fold_of != 0)[None], rows, fold_of, text_of, 2, None)
+        return probe._not_surely_worse(task, predicted, fold_of == 0)
+
+    assert running(None) == [1.0]
+    assert running(torch.arange(texts).repeat(times)) == [1.0, 2.0]
+    predicted[2.0] = said(3.0 + 0.01 * noise)
+    assert running(torch.arange(texts).repeat(times)) == [1.0]
+    # Of so few texts none is eliminated, whatever the number of rows.
+    assert running(rows % (probe.RACE_ROWS - 1)) == [1.0, 2.0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def held_out(
         noise = shared * common + np.sqrt(1 - shared**2) * rng.normal(size=rows)
         odds = torch.from_numpy(sharp * (2 * target.numpy() - 1) + noise) * 2
         log_probs = torch.stack([-odds, odds], dim=1).div(2).log_softmax(dim=1).float()
-        held.append(HeldOut(log_probs, target, 0.01))
+        held.append(HeldOut(log_probs, target, 0.01, text_of=None))
     return tuple(held)
 
 
@@ -66,6 +67,19 @@ def table(held: tuple[HeldOut, ...], **scores: list[float]) -> ScoreTable:
         **{name: np.array(value) for name, value in scores.items()},
     }
     return ScoreTable(LAYERS, values, held)
+
+
+def repeated(held: tuple[HeldOut, ...], times: int = 9) -> tuple[HeldOut, ...]:
+    """The same probes where each row counts so many times."""
+    return tuple(
+        HeldOut(
+            one.log_probs.repeat(times, 1),
+            one.target.repeat(times),
+            one.strength,
+            text_of=torch.arange(len(one.target)).repeat(times),
+        )
+        for one in held
+    )
 
 
 SHARP = [0.2, 0.5, 0.9, 0.1, 0.6, 1.0, 0.95, 0.7]
@@ -138,7 +152,8 @@ def test_top_k_takes_what_scores_better_and_not_what_is_less_surely_worse() -> N
     losses = [0.5 + 0.0 * surely, 0.5 + surely, 0.5 + perhaps, *(0.5 + x + 0 * surely for x in far)]
     target = torch.zeros(ROWS, dtype=torch.int64)
     held = tuple(
-        HeldOut(torch.from_numpy(np.stack([-one, one], axis=1)), target, 1.0) for one in losses
+        HeldOut(torch.from_numpy(np.stack([-one, one], axis=1)), target, 1.0, text_of=None)
+        for one in losses
     )
     scores = table(held)
     z = behind(scores, "probe", range(8))
@@ -199,6 +214,26 @@ def test_the_distance_is_the_paired_standard_error() -> None:
             error = difference.numpy().std(ddof=1) / np.sqrt(ROWS)
             expected = float(difference.mean()) / error
         assert distance[n] == pytest.approx(expected)
+
+
+def test_repeated_texts_make_no_layer_further_from_the_best() -> None:
+    held = held_out(SHARP, shared=0.9)
+    once = behind(table(held), "probe", range(8))
+    assert behind(table(repeated(held)), "probe", range(8)) == pytest.approx(once)
+
+
+def test_repeated_texts_make_greedy_no_surer() -> None:
+    """A third layer gains by more than the error of nine times the rows, and not of the texts."""
+    config = LayersConfig("greedy")
+    held = held_out([0.8, 0.7, 0.6, 0.5, 0.5, 0.5, 0.4, 0.4], shared=0.8, rows=100)
+    once, again = (
+        select_greedy(config, table(one), DIFFERENT, budget()) for one in (held, repeated(held))
+    )
+    assert [choice.words for choice in again.choices] == [choice.words for choice in once.choices]
+    assert again.notes == once.notes
+    as_if_all_differ = tuple(replace(one, text_of=None) for one in repeated(held))
+    surer = select_greedy(config, table(as_if_all_differ), DIFFERENT, budget())
+    assert len(surer.layers) > len(once.layers)
 
 
 def test_scores_of_other_models_are_not_compared_where_they_mean_nothing() -> None:

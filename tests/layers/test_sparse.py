@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from scipy.optimize import minimize
 
 from layerfusion.config.job import LayersConfig
 from layerfusion.layers.log_linear import log_losses
+from layerfusion.layers.probe import HeldOut
 from layerfusion.layers.sparse import SPARSE, path
-from tests.layers.test_selection import DIFFERENT, LAYERS, SHARP, budget, held_out, table
+from tests.layers.test_selection import DIFFERENT, LAYERS, SHARP, budget, held_out, repeated, table
 
 CONFIG = LayersConfig("sparse")
 
@@ -49,7 +51,8 @@ def test_layers_that_see_apart_are_taken_together_and_copies_are_not() -> None:
 def test_where_nothing_is_better_than_guessing_one_layer_is_taken() -> None:
     target = torch.arange(40) % 2
     even = held_out([0.0] * 8, rows=40)
-    useless = tuple(type(one)(torch.full((40, 2), 0.5).log(), target, one.strength) for one in even)
+    half = torch.full((40, 2), 0.5).log()
+    useless = tuple(HeldOut(half, target, one.strength, text_of=None) for one in even)
     assert len(SPARSE.select(CONFIG, table(useless), DIFFERENT, budget()).layers) == 1
 
 
@@ -60,3 +63,13 @@ def test_the_budget_and_the_largest_number_hold() -> None:
     assert sum("no room for more" in note for note in few.notes) == len(LAYERS) - 3
     low = SPARSE.select(CONFIG, held, DIFFERENT, budget(max_layer=1))
     assert {layer.layer for layer in low.layers} <= {"0", "1"}
+
+
+def test_repeated_texts_change_nothing() -> None:
+    held = held_out(SHARP, seed=1, shared=0.5, rows=100)
+    once, again = (
+        SPARSE.select(CONFIG, table(one), DIFFERENT, budget()) for one in (held, repeated(held))
+    )
+    assert again.notes == once.notes
+    assert again.layers == once.layers
+    assert again.weights == pytest.approx(once.weights, abs=1e-3)

@@ -136,7 +136,7 @@ def test_a_shift_not_the_weights_of_a_stack_is_said_to_move_its_probabilities(
     log_probs = torch.tensor([[0.9, 0.1], [0.6, 0.4]]).log().repeat(20, 1)
     target = torch.tensor([0, 1]).repeat(20)
     prior = torch.tensor([0.8, 0.2])
-    shift = find_shift("macro_f1", "balanced", log_probs, target, prior)
+    shift = find_shift("macro_f1", "balanced", log_probs, target, prior, text_of=None)
     assert shift is not None
     before = {"calibration_error": 0.01}
     seeds = [replace(x, uncalibrated=before, shift=shift.words) for x in record.seeds]

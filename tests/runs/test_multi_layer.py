@@ -47,7 +47,7 @@ def even(features: Any, labels: Any, *_: Any) -> MultiLayerProbe:
     log_probs = torch.tensor([[1 - sure, sure]] * 4).log()
     probe = LinearProbe(torch.zeros(2, 2 * len(features)), torch.zeros(2))
     return MultiLayerProbe(
-        (1 / len(features),) * len(features), HeldOut(log_probs, labels, 1), probe
+        (1 / len(features),) * len(features), HeldOut(log_probs, labels, 1, text_of=None), probe
     )
 
 

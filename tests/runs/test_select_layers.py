@@ -10,12 +10,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import Tensor
 
+from layerfusion.config.job import LayersConfig, LexicalConfig
+from layerfusion.embeddings.cache_key import TFIDF
+from layerfusion.embeddings.lexical import open_lexical
+from layerfusion.fusion import classifier
 from layerfusion.layers.candidates import Candidates
+from layerfusion.layers.held_out import held_out_probes
+from layerfusion.layers.layer_id import LayerId
+from layerfusion.layers.repeats import distinct_share, standard_error
 from layerfusion.layers.similarity import linear_cka
 from layerfusion.records.job import find_records
 from layerfusion.records.profile import find_profiles
-from layerfusion.runs import job_texts, select_layers
+from layerfusion.runs import job_texts, pilot, select_layers
 from tests.tiny import run
 
 SCORED = ("layers=top_k layers.k=2", "layers=adaptive", "layers=greedy")
@@ -435,3 +443,56 @@ def test_a_regression_on_words_has_no_vectors_in_the_record(
     (parameters, size, width), cost = found["stacked"]
     assert (parameters, size, width) == (0, 0, 2)
     assert cost.head_parameters > 2 * 200, "the weights of the regression, of 200 words at least"
+
+
+def test_repeated_texts_make_no_choice_surer(
+    job: list[str],
+    texts: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A pilot and a trained head are told which rows repeat a text."""
+    folder = tmp_path / "doubled"
+    folder.mkdir()
+    for split in ("train", "test"):
+        rows = pd.read_csv(texts / f"{split}.csv")
+        pd.concat([rows] * 2).to_csv(folder / f"{split}.csv", index=False)
+    repeated: dict[str, list[float]] = {"pilot": [], "head": []}
+
+    def error(values: Tensor, text_of: Tensor | None) -> float:
+        repeated["pilot"].append(distinct_share(text_of))
+        return standard_error(values, text_of)
+
+    def temperature(logits: Tensor, target: Tensor, text_of: Tensor | None) -> float:
+        repeated["head"].append(distinct_share(text_of))
+        return 1.0
+
+    monkeypatch.setattr(pilot, "standard_error", error)
+    monkeypatch.setattr(classifier, "temperature_of", temperature)
+    arguments = ["train", *job, "layers=top_k", "layers.k=1", "layers.pilot=60"]
+    code, said = run([*arguments, f"dataset.path={folder}"], capsys)
+    assert code == 0, said
+    assert all(repeated.values())
+    assert max(repeated["pilot"] + repeated["head"]) < 1
+
+
+def test_the_texts_of_probes_are_known_when_they_are_read_again(tmp_path: Path) -> None:
+    (layer,) = layers = (LayerId("w", "tfidf", TFIDF),)
+    once = [f"{'good fine' if n % 2 else 'bad poor'} {n}" for n in range(40)]
+    source = open_lexical("w", LexicalConfig(width=4), once, once, tmp_path)
+    candidates = Candidates(
+        layers,
+        [torch.zeros(80, 4)],
+        torch.arange(40).repeat(2) % 2,
+        (torch.arange(40) // 10).repeat(2),
+        tuple(once * 2),
+        2,
+        {layer.backbone: source},
+    )
+    fitted, read = (
+        held_out_probes(candidates, LayersConfig(), torch.device("cpu"))[0][0] for _ in range(2)
+    )
+    for one in (fitted, read):
+        assert one.text_of is not None
+        assert one.text_of.equal(torch.arange(40).repeat(2))
