@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
@@ -19,6 +20,15 @@ os.environ.setdefault("WANDB_SILENT", "true")
 
 settings.register_profile("any machine", deadline=None)  # a busy one may take its time
 settings.load_profile("any machine")
+
+
+def pytest_collection_finish() -> None:
+    """What the tests' modules import stays to the end: the collector need not go through it again.
+
+    It would do so a few hundred times, each of which takes longer than most tests do.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

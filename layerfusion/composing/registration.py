@@ -23,8 +23,10 @@ def register() -> None:
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
-    ConfigStore.instance().store(name="schema", node=ComposedConfig)
-    for name, schema in SCHEMAS.items():
-        ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+    store = ConfigStore.instance()
+    schemas = {"schema": ComposedConfig, **{f"{name}_schema": x for name, x in SCHEMAS.items()}}
+    for name, schema in schemas.items():
+        if f"{name}.yaml" not in store.repo:  # once a process, as it takes a tenth of composing
+            store.store(name=name, node=schema)
     register_resolver()
     OmegaConf.register_new_resolver("layerfusion.processes", processes_that_fit, replace=True)

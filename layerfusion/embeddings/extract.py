@@ -162,18 +162,23 @@ def extract(
 def _quick_turns(gpu: bool) -> Iterator[None]:
     """Let the thread that feeds a GPU resume at once, instead of after 5 ms at each kernel.
 
-    Nor does it wait until Python has looked for garbage among all that was there before.
+    Nor does it wait until Python has looked for garbage among all that was there before. A program
+    that has seen to this itself, as a server does, keeps what it has frozen: what is frozen thaws
+    only as a whole.
     """
     if not gpu:
         yield
         return
     usual = sys.getswitchinterval()
     sys.setswitchinterval(TURN_SECONDS)
-    gc.freeze()
+    ours = gc.get_freeze_count() == 0
+    if ours:
+        gc.freeze()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if ours:
+            gc.unfreeze()
         sys.setswitchinterval(usual)
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 
 from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings import backbone as backbone_module
+from layerfusion.embeddings import extract as extract_module
 from layerfusion.embeddings import forward, progress
 from layerfusion.embeddings.backbone import choose_device, probe_device
 from layerfusion.embeddings.backbone_loading import load_backbone
@@ -298,3 +300,22 @@ def test_a_log_has_no_bar_of_what_takes_no_time(capsys: pytest.CaptureFixture[st
             bar.expect(100)
             bar.update(100)
         assert ("extract tiny" in capsys.readouterr().err) == lines
+
+
+@pytest.mark.parametrize("by_the_caller", [True, False])
+def test_what_a_program_has_frozen_itself_stays_so_after_a_pass_on_a_gpu(
+    by_the_caller: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thawed, all of it would be looked through for garbage again: half a second each time."""
+    frozen = {"caller"} if by_the_caller else set[str]()
+    collector = SimpleNamespace(
+        get_freeze_count=lambda: len(frozen),
+        freeze=lambda: frozen.add("pass"),
+        unfreeze=frozen.clear,
+    )
+    monkeypatch.setattr(extract_module, "gc", collector)
+    with extract_module._quick_turns(gpu=True):
+        assert frozen
+    assert frozen == ({"caller"} if by_the_caller else set())
+    with extract_module._quick_turns(gpu=False):
+        assert frozen == ({"caller"} if by_the_caller else set())

@@ -6,9 +6,10 @@ import pytest
 
 from layerfusion.records.profile import write_profile
 from layerfusion.records.search import write_history
-from layerfusion.report.page import write_report
+from layerfusion.report.contents import Report
 from tests.report.fabricate import dataset, search_history, write_job, write_sweep
 from tests.report.fabricate_profiles import MODELS, profile
+from tests.report.reading import written_report
 
 BREAKING = """'"></style></title></script><img src=x onerror=a()><a href="javascript:a()">"""
 HOSTILE = "<script>alert('x')</script>|*a*"
@@ -21,7 +22,7 @@ def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Report]:
     """A report on a whole sweep, and on a sample of few rows whose name is hostile."""
     folder = tmp_path_factory.mktemp("report")
     write_sweep(folder / "runs", dataset("reviews", overlap=2))
@@ -49,7 +50,19 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "runs" / "judged",
     )
     write_history(search_history(HOSTILE), folder / "runs" / "search")
-    write_report(
+    report = written_report(
         folder / "runs", folder / "out", title="A <title>", facts=["limit.test=60 & so on"]
     )
-    return folder
+    return folder, report
+
+
+@pytest.fixture(scope="module")
+def written(whole: tuple[Path, Report]) -> Path:
+    """The folder with the jobs, `runs`, and the report on them, `out`."""
+    return whole[0]
+
+
+@pytest.fixture(scope="module")
+def report(whole: tuple[Path, Report]) -> Report:
+    """What is on that report."""
+    return whole[1]

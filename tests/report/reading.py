@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from layerfusion.report import page
 from layerfusion.report.block import Block
-from layerfusion.report.contents import Report
+from layerfusion.report.contents import Report, build_report
 from layerfusion.report.table import Table
+
+
+def written_report(runs: Path, out: Path, **options: Any) -> Report:
+    """Write a report, and return what is on it without drawing it all a second time."""
+    made: list[Report] = []
+
+    def build(*arguments: Any, **more: Any) -> Report:
+        made.append(build_report(*arguments, **more))
+        return made[0]
+
+    with mock.patch.object(page, "build_report", build):
+        page.write_report(runs, out, **options)
+    return made[0]
 
 
 def section_of(report: Report, key: str) -> Block:

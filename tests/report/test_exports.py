@@ -10,20 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerfusion.findings.groups import load_groups
-from layerfusion.findings.results import Results
 from layerfusion.records.job import Estimate
 from layerfusion.report.block import Block, Folded
-from layerfusion.report.contents import Report, build_report
+from layerfusion.report.contents import Report
 from layerfusion.report.format import COUNT, NAME, PERCENT, POINTS, Format
 from layerfusion.report.render.files import named_tables, table_csv, write_exports
 from layerfusion.report.render.latex import LATEX, latex, table_latex
 from layerfusion.report.render.markdown import plain
 from layerfusion.report.table import Cell, Column, Table
-
-
-@pytest.fixture(scope="module")
-def report(written: Path) -> Report:
-    return build_report(Results(written / "runs"), title="again")
 
 
 def _read(table: Table) -> list[dict[str, str]]:

@@ -11,18 +11,17 @@ import pytest
 from matplotlib.patches import Rectangle
 
 from layerfusion.findings.gates import MOST_CLASSES, MOST_SOURCES, leading_sources, telling_classes
-from layerfusion.findings.results import Results
 from layerfusion.records.gates import ClassGates, gate_record
 from layerfusion.records.job import LayerRecord, read_record
 from layerfusion.report.block import Block, Folded
 from layerfusion.report.blocks.gates import plot_mean_gates
-from layerfusion.report.contents import build_report
+from layerfusion.report.contents import Report
 from layerfusion.report.figures.axes import NARROW, WIDE
 from layerfusion.report.figures.canvas import sheet
 from layerfusion.report.page import write_report
 from tests.report.fabricate import amend, dataset, write_job
 from tests.report.fabricate_sets import set_dataset, true_labels, write_set_job
-from tests.report.reading import section_of
+from tests.report.reading import section_of, written_report
 
 TEXT = "<b>bold</b> | *text*"
 ROWS = 40
@@ -35,7 +34,7 @@ def _gates(sources: int, seed: int = 0) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Report]:
     runs = tmp_path_factory.mktemp("gates")
     data = dataset(rows=ROWS)
     gates, target = _gates(3), np.arange(ROWS) % 2
@@ -46,15 +45,11 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for salt, validation in (("worse", 0.7), ("better", 0.8)):
         write_job(runs, data, SOURCES, 0.75, validation, salt=salt, gates=mean, gate_record=kept)
     shown = {data.fingerprint: texts}
-    write_report(runs, runs / "out", title="t", texts=shown)
-    return runs
+    return runs, written_report(runs, runs / "out", title="t", texts=shown)
 
 
 @pytest.fixture(scope="module")
-def section(written: Path) -> Block:
-    data = dataset(rows=ROWS)
-    texts = [f"text {row} {TEXT}" for row in range(ROWS)]
-    report = build_report(Results(written, texts={data.fingerprint: texts}), title="t")
+def section(report: Report) -> Block:
     blocks = [part for part in section_of(report, "data-toy").parts if isinstance(part, Block)]
     return next(block for block in blocks if block.title == "What the fusion leans on")
 

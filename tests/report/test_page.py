@@ -10,8 +10,7 @@ import pytest
 
 from layerfusion.cli import main
 from layerfusion.errors import UserError
-from layerfusion.findings.results import Results
-from layerfusion.report.contents import Report, build_report
+from layerfusion.report.contents import Report
 from layerfusion.report.page import write_report
 from layerfusion.report.table import Table
 from tests.report.conftest import BREAKING, HOSTILE
@@ -60,11 +59,6 @@ def source(written: Path) -> str:
 @pytest.fixture(scope="module")
 def page(source: str) -> Page:
     return Page(source)
-
-
-@pytest.fixture(scope="module")
-def report(written: Path) -> Report:
-    return build_report(Results(written / "runs"), title="again")
 
 
 def tables(report: Report) -> list[Table]:
