@@ -254,7 +254,11 @@ def _imported_beside(module: ModuleType) -> dict[str, str]:
             loaded = sys.modules.get(name)
             if there is None or (loaded is not None and not _lies_in(loaded, there.resolve())):
                 continue
-            own = there.read_text(errors="replace") if loaded is None else _source_that_ran(loaded)
+            own = (
+                there.read_text("utf-8", errors="replace")
+                if loaded is None
+                else _source_that_ran(loaded)
+            )
             follow(own or "", name if there == files[0] else name.rpartition(".")[0])
             found[name] = own or ""
 
