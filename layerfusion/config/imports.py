@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import linecache
 import marshal
 import os
 import sys
@@ -26,6 +27,8 @@ _loaded: dict[str, Path] = {}
 """Top name of each module that was loaded from a folder of the user's, to that folder."""
 _ran: dict[str, tuple[object, str | None]] = {}
 """Name of each module of the user's to its spec, and to its source as it was when it ran."""
+_beside: dict[str, tuple[object, dict[str, str]]] = {}
+"""Name of a module to its spec, and to what it imports beside it, until a command begins anew."""
 _edited: set[str] = set()
 """Those whose files have changed since they ran. They run anew when they are named next."""
 
@@ -54,7 +57,9 @@ def import_object(key: str, path: str) -> Any:
         with naming_extras():
             module = _run(module_name)
             home_of = _home_of(getattr(module, name, None), module_name)
-            beside = dict.fromkeys([*_imported_beside(module), home_of])
+            beside = dict.fromkeys(_imported_beside(module))
+            if _is_users(home_of):
+                beside[home_of] = None
             beside.pop(module_name, None)
             if _edited & {*beside}:
                 for one in filter(sys.modules.__contains__, beside):
@@ -93,8 +98,8 @@ def import_object(key: str, path: str) -> Any:
 def code_hash(key: str, path: str) -> str | None:
     """Hash the source of the module with a user's function or class, and what it imports beside it.
 
-    We hash whole modules, since a function may call others in them: its own, and those that this
-    imports from the same folder, or of an installed package from the same package. For a
+    We hash whole modules, since a function may call others in them: its own and, unless that is of
+    an installed package, those that this imports from the same folder. For a
     `functools.partial`, or another object that is called, it is the module that `path` names, where
     its values stand. It is the source that runs, also where the file has been edited since. Of a
     notebook it is that of the function or class alone.
@@ -144,6 +149,7 @@ def import_from(folders: Iterable[Path]) -> None:
     _on_path[:] = [str(folder) for folder in _user_folders if str(folder) not in sys.path]
     sys.path.extend(_on_path)
     importlib.invalidate_caches()  # a file may have been written a moment ago
+    _beside.clear()
     for name in list(_ran):
         _notice_edit(name)
 
@@ -205,6 +211,7 @@ def _run(name: str) -> ModuleType:
             Path(importlib.util.cache_from_source(str(module.__file__))).unlink(missing_ok=True)
         module = importlib.reload(module)
         _edited.discard(name)
+        _beside.clear()
     if not _is_of_layerfusion(name):
         _source_that_ran(module)
     return module
@@ -233,19 +240,32 @@ def _imported_beside(module: ModuleType) -> dict[str, str]:
     Returns:
         Name to source, as it was when it ran; each comes after those that it imports itself.
     """
-    file, top = getattr(module, "__file__", None), module.__name__.partition(".")[0]
+    name = module.__name__
+    if name not in _beside or _beside[name][0] is not module.__spec__:
+        _beside[name] = module.__spec__, _follow_imports(module)
+    return _beside[name][1]
+
+
+def _is_users(name: str) -> bool:
+    """Tell whether a loaded module is of the user's own files."""
+    top, module = name.partition(".")[0], sys.modules.get(name)
+    known = top in sys.stdlib_module_names or _is_of_layerfusion(top)
+    return module is not None and not known and not _is_installed(module)
+
+
+def _follow_imports(module: ModuleType) -> dict[str, str]:
+    file = getattr(module, "__file__", None)
     source = _source_that_ran(module) if file else None
-    if file is None or source is None or top in sys.stdlib_module_names or _is_of_layerfusion(top):
+    if file is None or source is None or not _is_users(module.__name__):
         return {}
     path = Path(os.path.abspath(file))
     is_package = path.name == "__init__.py"
     root = path.parents[module.__name__.count(".") + is_package]
-    installed, found, seen = _is_installed(module), dict[str, str](), {module.__name__}
+    found, seen = dict[str, str](), {module.__name__}
 
     def follow(source: str, package: str) -> None:
         for name in _imports(source, package):
-            of_others = installed and name.partition(".")[0] != top
-            if name in seen or of_others or _is_of_layerfusion(name):
+            if name in seen or _is_of_layerfusion(name):
                 continue
             seen.add(name)
             place = root.joinpath(*name.split("."))
@@ -254,11 +274,11 @@ def _imported_beside(module: ModuleType) -> dict[str, str]:
             loaded = sys.modules.get(name)
             if there is None or (loaded is not None and not _lies_in(loaded, there.resolve())):
                 continue
-            own = (
-                there.read_text("utf-8", errors="replace")
-                if loaded is None
-                else _source_that_ran(loaded)
-            )
+            if loaded is None:
+                linecache.checkcache(str(there))
+                own = "".join(linecache.getlines(str(there)))  # as `inspect` reads what is loaded
+            else:
+                own = _source_that_ran(loaded)
             follow(own or "", name if there == files[0] else name.rpartition(".")[0])
             found[name] = own or ""
 

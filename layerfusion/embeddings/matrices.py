@@ -65,6 +65,11 @@ class LazyRows:
         return torch.Size((len(self), self.vectors.shape[1]))
 
     @property
+    def device(self) -> torch.device:
+        """Where the matrix is."""
+        return self.vectors.device
+
+    @property
     def nbytes(self) -> int:
         """Bytes that a copy would take, in float32."""
         return 4 * self.shape.numel()
@@ -104,41 +109,45 @@ def new_matrices(
 ) -> dict[str, np.ndarray]:
     """Return matrices of float32 to be filled, in memory if all of them fit, else in files.
 
-    The files have no name, so that nothing is left of them after a crash.
+    A file has no name, so that nothing is left of it after a crash. Where there is no room on the
+    disk, matrices that the memory can still take are made there.
 
     Args:
         shapes: the shape of each matrix.
-        folder: folder for the files.
+        folder: folder for the file.
         zeros: begin with zeros in place of any numbers.
 
     Raises:
         DiskError: if they are too large for the memory and for the disk.
     """
-    size = 4 * sum(rows * width for rows, width in shapes.values())
-    if fits(size):
-        make = np.zeros if zeros else np.empty
+    count = sum(rows * width for rows, width in shapes.values())
+    make = np.zeros if zeros else np.empty
+    if not count or fits(4 * count):
         return {name: make(shape, np.float32) for name, shape in shapes.items()}
     try:
-        return {name: _in_file(shape, folder) for name, shape in shapes.items()}
+        numbers = _in_file(count, folder)
     except OSError as error:
-        raise DiskError(
-            f"{folder}: {size / 1e9:.3g} GB of vectors fit neither into the memory, nor onto this"
-            f" disk ({error.strerror}); fewer rows (limit.train=…) or layers need less"
-        ) from error
+        if 4 * count > free_host_memory():
+            raise DiskError(
+                f"{folder}: {4 * count / 1e9:.3g} GB of vectors fit neither into the memory, nor"
+                f" onto this disk ({error.strerror}); fewer rows (limit.train=…) or layers need"
+                " less"
+            ) from error
+        numbers = make(count, np.float32)
+    ends = np.cumsum([rows * width for rows, width in shapes.values()])
+    parts = np.split(numbers, ends[:-1])
+    return {name: part.reshape(shapes[name]) for name, part in zip(shapes, parts, strict=True)}
 
 
-def _in_file(shape: tuple[int, int], folder: Path) -> np.ndarray:
-    """Return a matrix of zeros in a file without a name. Its room on the disk is taken at once.
+def _in_file(count: int, folder: Path) -> np.ndarray:
+    """Return zeros in a file without a name, (count,). Their room on the disk is taken at once.
 
-    Without room, writing to it later would kill the process. It is no `np.memmap`, as joblib would
-    look for the name of the file.
+    Without room, writing to them later would kill the process. They are no `np.memmap`, as joblib
+    would look for the name of the file.
     """
-    if not all(shape):
-        return np.zeros(shape, np.float32)
-    size = 4 * shape[0] * shape[1]
     with tempfile.TemporaryFile(dir=folder) as file:
         if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, size)
+            os.posix_fallocate(file.fileno(), 0, 4 * count)
         else:
-            file.truncate(size)
-        return np.frombuffer(mmap.mmap(file.fileno(), size), np.float32).reshape(shape)
+            file.truncate(4 * count)
+        return np.frombuffer(mmap.mmap(file.fileno(), 4 * count), np.float32)

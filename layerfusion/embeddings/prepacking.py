@@ -22,7 +22,8 @@ class Prepacked(TorchFunctionMode):
     """While active, linear layers whose weights have a copy are computed with it.
 
     Vectors differ from those of plain products by the rounding of their sums. Where a gradient is
-    asked for, or a weight was written to since it was copied, products stay plain.
+    asked for, under autocast, or where a weight was written to since it was copied, products stay
+    plain. What is written in place past PyTorch's count, by `weight.data`, is not noticed.
 
     Args:
         copies: the weights with their copies.
@@ -31,10 +32,11 @@ class Prepacked(TorchFunctionMode):
     def __init__(self, copies: Sequence[tuple[Tensor, Tensor]]) -> None:
         super().__init__()
         # The weights are kept with their copies, so that no other tensor gets the id of one.
-        self._copies = {
-            id(weight): (weight, weight._version, copy)  # PyTorch counts what is written to it
-            for weight, copy in copies
-        }
+        self._copies = {id(weight): (weight, _state(weight), copy) for weight, copy in copies}
+
+    def __reduce__(self) -> tuple[type[Prepacked], tuple[Sequence[Any]]]:
+        """Leave the copies to this process and this model: others multiply by the weights."""
+        return Prepacked, ((),)
 
     def __torch_function__(
         self,
@@ -44,14 +46,20 @@ class Prepacked(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Compute a linear layer with the copy of its weight, and everything else as usual."""
-        if func is nn.functional.linear and not kwargs and not torch.is_grad_enabled():
+        plain = kwargs or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")
+        if func is nn.functional.linear and not plain:
             rows, weight, *bias = args
-            _, version, copy = self._copies.get(id(weight), (None, None, None))
+            _, state, copy = self._copies.get(id(weight), (None, None, None))
             fits = rows.numel() and rows.dtype == weight.dtype
-            if copy is not None and version == weight._version and fits:
+            if copy is not None and fits and state == _state(weight):
                 added = bias[0] if bias else None
                 return torch.ops.mkldnn._linear_pointwise(rows, copy, added, "none", [], "")
         return func(*args, **(kwargs or {}))
+
+
+def _state(weight: Tensor) -> tuple[int, int]:
+    """Return what changes where a weight is written to: PyTorch counts that, or its place."""
+    return weight._version, weight.data_ptr()
 
 
 def prepack(model: nn.Module) -> Prepacked | None:
@@ -62,18 +70,23 @@ def prepack(model: nn.Module) -> Prepacked | None:
 
     Returns:
         The copies; None if nothing is to be gained: on other devices, without oneDNN, or where the
-        numbers are no float32 or bfloat16.
+        numbers are not float32, or bfloat16 on a CPU that knows it.
     """
     if not torch.backends.mkldnn.is_available():
         return None
+    known = [torch.float32]
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        known.append(torch.bfloat16)
     copies, taken = [], 0
     for module in model.modules():
         if type(module) is not nn.Linear:
             continue
-        weight = module.weight
-        known = weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16)
-        known = known and not weight.is_inference()  # such tensors do not count what is written
+        weight, bias = module.weight, module.bias
+        if weight.device.type != "cpu" or weight.dtype not in known or not weight.numel():
+            continue
+        if weight.is_inference() or (bias is not None and not bias.is_contiguous()):
+            continue  # the former do not count what is written, of the latter any other is read
         taken += weight.nbytes
-        if known and taken <= MOST_BYTES:
+        if taken <= MOST_BYTES:
             copies.append((weight, torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)))
     return Prepacked(copies) if copies else None

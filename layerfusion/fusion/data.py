@@ -64,15 +64,21 @@ class TensorBatches:
             for start in range(0, len(self.target), self.batch_size):
                 yield self._batch(slice(start, start + self.batch_size))
             return
-        order = torch.randperm(len(self.target), generator=self.generator).to(self.target.device)
+        order = torch.randperm(len(self.target), generator=self.generator)
         for index in order.split(self.batch_size):
             yield self._batch(index)
 
     def _batch(self, rows: slice | Tensor) -> Batch:
-        sources, target = [source[rows] for source in self.features], self.target[rows]
+        sources = [_take(source, rows) for source in self.features]
+        target = _take(self.target, rows)
         if self.device is None:
             return sources, target
         return [source.to(self.device) for source in sources], target.to(self.device)
+
+
+def _take(source: Rows, rows: slice | Tensor) -> Tensor:
+    """Return rows of a source, which are named where it lies."""
+    return source[rows if isinstance(rows, slice) else rows.to(source.device)]
 
 
 class FusionDataModule(LightningDataModule):

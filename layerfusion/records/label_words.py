@@ -57,9 +57,12 @@ def label_words(
         return names[int(label)]
     found = [names[k] for k in np.flatnonzero(label).tolist()]
     more = f" and {len(found) - most} more" if most is not None and len(found) > most else ""
-    if not can_be_joined(tuple(names), between):
+    joined = can_be_joined(tuple(names), between)
+    if not found and (joined or nothing):
+        return nothing
+    if not joined:
         return json.dumps(found[:most], ensure_ascii=False) + more
-    return between.join(found[:most]) + more or nothing
+    return between.join(found[:most]) + more
 
 
 @lru_cache

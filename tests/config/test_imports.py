@@ -127,7 +127,7 @@ def test_an_edit_of_what_a_module_imports_beside_it_counts(tmp_path: Path) -> No
     (folder / "mine_package").mkdir()
     module(folder / "mine_package", "__init__", "from .near import far\n")
     module(folder / "mine_package", "near", "import mine_far\ndef far(): return mine_far.WHO\n")
-    module(folder, "mine_late", "LATE = 'a'\n")
+    module(folder, "mine_late", "LATE = 'a'")
     outer = "import mine_package\ndef who():\n    from mine_late import LATE\n"
     module(folder, "mine_outermost", f"{outer}    return mine_package.far() + LATE\n")
     module(folder, "mine_other", "import mine_outermost\n")
@@ -152,6 +152,17 @@ def test_an_edit_of_what_a_module_imports_beside_it_counts(tmp_path: Path) -> No
     third = asked()
     assert third[0] == "bb"
     assert len({first[1], second[1], third[1]}) == 3
+
+
+def test_an_edit_does_not_run_an_installed_module_anew(tmp_path: Path) -> None:
+    from omegaconf.errors import ConfigTypeError
+
+    text = "from omegaconf.errors import ConfigTypeError\nimport mine_helper\n"
+    folder = module(tmp_path / "a", "mine_named", text)
+    for helper in ("A = 1\n", "A = 23\n"):
+        import_from([module(folder, "mine_helper", helper)])
+        assert import_object("key", "mine_named:ConfigTypeError") is ConfigTypeError
+    assert sys.modules["mine_helper"].A == 23
 
 
 def test_a_module_that_imports_nothing_beside_it_keeps_its_hash(tmp_path: Path) -> None:

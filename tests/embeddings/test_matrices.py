@@ -18,12 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerfusion.cli import main
-from layerfusion.embeddings import matrices, memory
+from layerfusion.embeddings import matrices, memory, standardise
 from layerfusion.embeddings.matrices import LazyRows, new_matrices, take_rows
 from layerfusion.embeddings.memory import free_host_memory
 from layerfusion.embeddings.standardise import Standardiser
 from layerfusion.errors import UserError
+from layerfusion.fusion import together
 from layerfusion.fusion.data import FusionDataModule
+from tests.pretended_gpu import pretended_gpu
 from tests.tiny import tiny_job, tiny_texts
 
 
@@ -177,3 +179,43 @@ def test_what_a_container_may_take_is_what_is_free(
     assert free_host_memory() == 450
     (tmp_path / "memory.max").write_text("max\n")
     assert free_host_memory() == pytest.approx(psutil.virtual_memory().available, rel=0.2)
+
+
+def test_without_room_on_the_disk_the_memory_takes_what_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matrices, "SMALL", 0)
+    monkeypatch.setattr(matrices, "free_host_memory", lambda: 1500)
+    shapes = {"0": (50, 3), "1": (50, 2)}
+    made = new_matrices(shapes, tmp_path / "none", zeros=True)
+    assert {name: matrix.shape for name, matrix in made.items()} == shapes
+    assert not made["1"].any()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are counted in /proc")
+def test_matrices_that_are_read_together_share_a_file(tmp_path: Path, full_memory: None) -> None:
+    before = len([*Path("/proc/self/fd").iterdir()])
+    made = new_matrices({str(n): (3, 2) for n in range(20)}, tmp_path)
+    assert len([*Path("/proc/self/fd").iterdir()]) <= before + 1
+    for n, matrix in enumerate(made.values()):
+        matrix[:] = n
+    assert [matrix.mean() for matrix in made.values()] == [*range(20)]
+
+
+@pytest.mark.parametrize("lack", ["of the host", "of the GPU"])
+def test_batches_of_rows_that_stay_on_the_host_go_to_the_gpu(
+    lack: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = {"train": [torch.randn(9, 3)], "validation": [torch.randn(4, 3)]}
+    targets = {"train": torch.arange(9) % 2, "validation": torch.arange(4) % 2}
+    if lack == "of the host":
+        monkeypatch.setattr(standardise, "fits", lambda _: False)
+    else:
+        monkeypatch.setattr(together, "free_memory", lambda _: 0)
+    data = FusionDataModule(features, targets)
+    expected = standardise.Standardiser.fit(features["train"])(features["train"])[0]
+    with pretended_gpu() as gpu:
+        batches = [*together._OnDevice(data, gpu).batches("train", 4, seed=0)]
+        assert all(x.device == gpu for (sources, y) in batches for x in (*sources, y))
+        rows = torch.cat([sources[0].cpu() for sources, _ in batches])
+    assert sorted(rows[:, 0].tolist()) == sorted(expected[:, 0].tolist())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -132,3 +133,36 @@ def test_rows_of_any_shape_are_taken(shape: Sequence[int]) -> None:
             torch.testing.assert_close(layer(rows), expected)
         with torch.no_grad(), faster, pytest.raises(RuntimeError):
             layer(rows.double())
+
+
+def test_what_onednn_cannot_copy_is_multiplied_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    strided = torch.nn.Linear(4, 3)
+    strided.bias = torch.nn.Parameter(torch.randn(6)[::2])
+    empty = torch.nn.Linear(4, 3, bias=False)
+    empty.weight = torch.nn.Parameter(torch.empty(0, 4))
+    assert prepacking.prepack(torch.nn.Sequential(strided, empty)) is None
+    # As on a CPU without AVX512.
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    assert prepacking.prepack(torch.nn.Linear(4, 3).bfloat16()) is None
+    assert prepacking.prepack(torch.nn.Linear(4, 3)) is not None
+
+
+@torch.no_grad()
+def test_another_place_of_a_weight_and_autocast_are_multiplied_as_without_copies() -> None:
+    layer, rows = torch.nn.Linear(32, 8), torch.randn(3, 32)
+    faster = prepacking.prepack(layer)
+    assert faster is not None
+    with faster, torch.autocast("cpu"):
+        assert layer(rows).dtype == torch.bfloat16
+    layer.weight.data = 3 * layer.weight.data
+    expected = layer(rows)
+    with faster:
+        torch.testing.assert_close(layer(rows), expected)
+
+
+def test_a_copy_of_a_model_has_weights_alone(tmp_path: Path) -> None:
+    backbone = load("bert", tmp_path)
+    copied = copy.deepcopy(backbone)
+    expected, _ = visit(plain(backbone))
+    for layer, states in visit(copied)[0].items():
+        torch.testing.assert_close(states, expected[layer])
