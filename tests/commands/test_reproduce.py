@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +28,11 @@ from tests.tiny import tiny_folder
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
-    """A `--config-dir` with two models, a data set and a profile."""
+    return own_configs(tmp_path)
+
+
+def own_configs(tmp_path: Path) -> Path:
+    """Make a `--config-dir` with two models, a data set and a profile."""
     generator = np.random.default_rng(0)
     rows = [
         (" ".join(generator.choice(["good", "bad"][n % 2 :], 5)) + f" {n}", n % 2)
@@ -111,40 +119,53 @@ def test_every_row_is_trained_and_reported(
     assert "bert layer 2" in said[0]
 
 
+@dataclass(frozen=True)
+class Ran:
+    """What a comparison wrote, and what it said."""
+
+    folder: Path
+    out: str
+    err: str
+
+    @property
+    def configs(self) -> list[dict[str, Any]]:
+        paths = self.folder.glob("jobs/tiny/*/config.yaml")
+        return [yaml.safe_load(path.read_text()) for path in paths]
+
+
+@pytest.fixture(scope="module")
+def one_model(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """One model of two can be had, its texts are too long, and passes are asked for by the user."""
+    place = tmp_path_factory.mktemp("one_model")
+    own = own_configs(place)
+    rows = pd.read_csv(place / "toy.csv")
+    rows["text"] += " good" * 60
+    rows.to_csv(place / "toy.csv", index=False)
+    asked = ["reproduce.dtype=bfloat16", "reproduce.batch_size=16", "reproduce.auto=true"]
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        assert main(command(own, place, "reproduce.backbone=[bert,gone]", *asked)) == 0
+    return Ran(place / "outputs/reproduce", out.getvalue(), err.getvalue())
+
+
 @pytest.mark.slow
-def test_dtype_and_batch_size_are_those_of_every_row(own: Path, tmp_path: Path) -> None:
-    asked = ["reproduce.backbone=[bert]", "reproduce.dtype=bfloat16", "reproduce.batch_size=16"]
-    assert main(command(own, tmp_path, *asked)) == 0
-    configs = list((tmp_path / "outputs/reproduce/jobs/tiny").glob("*/config.yaml"))
-    assert len(configs) == 4 + 3
-    for config in map(yaml.safe_load, (path.read_text() for path in configs)):
+def test_dtype_and_batch_size_are_those_of_every_row(one_model: Ran) -> None:
+    assert len(one_model.configs) == 4 + 3
+    for config in one_model.configs:
         assert config["backbone"]["bert"]["dtype"] == "bfloat16"
         assert config["trainer"]["batch_size"] == 16
 
 
 @pytest.mark.slow
-def test_texts_that_are_too_long_are_cut_for_every_row_and_pass_once(
-    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    rows = pd.read_csv(tmp_path / "toy.csv")
-    rows["text"] += " good" * 60
-    rows.to_csv(tmp_path / "toy.csv", index=False)
-    assert main(command(own, tmp_path, "reproduce.backbone=[bert]", "reproduce.auto=true")) == 0
-    configs = list((tmp_path / "outputs/reproduce/jobs/tiny").glob("*/config.yaml"))
-    assert {yaml.safe_load(x.read_text())["long_texts"] for x in configs} == {"truncate"}
-    assert "read whole" not in capsys.readouterr().out
+def test_texts_that_are_too_long_are_cut_for_every_row_and_pass_once(one_model: Ran) -> None:
+    assert {config["long_texts"] for config in one_model.configs} == {"truncate"}
+    assert "read whole" not in one_model.out
 
 
 @pytest.mark.slow
-def test_a_model_that_cannot_be_had_is_left_out_with_a_line(
-    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(command(own, tmp_path, "reproduce.backbone=[bert,gone]")) == 0
-    said = capsys.readouterr().err
-    assert "left out: backbone gone: " in said
-    records = list((tmp_path / "outputs/reproduce/jobs/tiny").glob("*/metrics.json"))
-    assert len(records) == 4 + 3
-    assert "/nowhere/at/all" in (tmp_path / "outputs/reproduce/report.html").read_text()
+def test_a_model_that_cannot_be_had_is_left_out_with_a_line(one_model: Ran) -> None:
+    assert "left out: backbone gone: " in one_model.err
+    assert len(list(one_model.folder.glob("jobs/tiny/*/metrics.json"))) == 4 + 3
+    assert "/nowhere/at/all" in (one_model.folder / "report.html").read_text()
 
 
 def test_without_any_model_there_is_nothing_to_report(

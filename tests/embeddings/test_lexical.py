@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.sparse import csr_matrix, random
+from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
@@ -191,8 +191,16 @@ def test_regressions_that_are_fitted_together_are_those_in_the_span(
         np.testing.assert_allclose(np.exp(one), np.exp(other), atol=1e-3)
 
 
+def _counts(rows: int, columns: int, each: int) -> csr_matrix:
+    """As many features in each row, anywhere."""
+    places = np.random.default_rng(0).integers(columns, size=rows * each)
+    return csr_matrix(
+        (np.ones(len(places)), places, np.arange(0, len(places) + 1, each)), shape=(rows, columns)
+    )
+
+
 def test_what_takes_less_work_is_chosen() -> None:
-    short, long = random(2000, 2000, 0.004), random(2000, 50_000, 0.01)
+    short, long = _counts(2000, 2000, each=8), _counts(2000, 50_000, each=500)
     assert not lexical_regression._span_is_faster(short, 77, 6)
     assert lexical_regression._span_is_faster(long, 50, 6)
 

@@ -28,7 +28,7 @@ from layerfusion.tracking import tracker as tracking
 from layerfusion.tracking.columns import ROWS, run_config
 from layerfusion.tracking.curves import mean_curves
 from layerfusion.tracking.media import job_media, profile_media, profile_summary, summary
-from tests.report.fabricate import dataset, write_sweep
+from tests.report.fabricate import dataset, write_job, write_sweep
 from tests.report.fabricate_profiles import profile
 
 SECTIONS = [
@@ -55,7 +55,7 @@ def spaces(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_without_a_key_the_local_page_opens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_sweep(tmp_path / "jobs", dataset())
+    write_job(tmp_path / "jobs", dataset(), [("minilm", "4")], 0.7, 0.7)
     opened: list[str] = []
     monkeypatch.setattr(webbrowser, "open", opened.append)
     monkeypatch.setenv("WANDB_MODE", "offline")

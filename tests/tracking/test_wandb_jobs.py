@@ -347,16 +347,34 @@ def test_online_the_same_run_is_sent_while_the_job_runs(base: list[str], tmp_pat
     assert ("result", f"result-{record.job}") in uploaded.made
 
 
+SLOWLY = """
+import sys, time
+from layerfusion.cli import main
+from layerfusion.tracking import tracker
+
+log = tracker._PrefixedLogger.log_metrics
+
+def slowly(*arguments, **named):
+    time.sleep(0.1)
+    log(*arguments, **named)
+
+tracker._PrefixedLogger.log_metrics = slowly
+sys.exit(main(sys.argv[1:]))
+"""
+"""A process whose epochs take so long that it is killed between them, few as they are."""
+
+
 @pytest.mark.slow
 def test_a_killed_job_goes_on_with_its_run(base: list[str], tmp_path: Path) -> None:
-    words = [*base, f"paths.outputs={tmp_path}", "trainer.max_epochs=500", "trainer.patience=500"]
+    words = [*base, f"paths.outputs={tmp_path}", "trainer.max_epochs=100", "trainer.patience=100"]
     command = [sys.executable, "-m", "layerfusion", "train", *words]
     # Other tests in this process may have a service of W&B, which would not be killed.
     alone = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(
-            command, stdout=log, stderr=log, env=alone, start_new_session=True
-        )
+            [sys.executable, "-c", SLOWLY, "train", *words],
+            stdout=log, stderr=log, env=alone, start_new_session=True,
+        )  # fmt: skip
     try:
         until = time.monotonic() + 120
         while not (seen := _epochs(tmp_path)) and process.poll() is None:
