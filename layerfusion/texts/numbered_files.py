@@ -90,9 +90,9 @@ def in_order(place: str, what: str, parts: Mapping[str, NumberedName]) -> list[s
     ends = max(numbers) if total is None else total
     first = 1 if 0 not in numbers and max(numbers) == ends else 0
     last = ends if first or total is None else total - 1
-    counted = not all(part.dated for part in parts.values())
-    gaps = (number for number in range(first, last + 1) if counted and number not in numbers)
-    missing = list(islice(gaps, _SHOWN))
+    dated = all(part.dated for part in parts.values())
+    counted = range(first, last + 1) if not dated else ()  # seconds of 1970 are far too many
+    missing = list(islice((number for number in counted if number not in numbers), _SHOWN))
     if missing or len(totals) > 1:
         kind, way_out = "shard", f"numbered from {first} to {last}"
         if total is None:

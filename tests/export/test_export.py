@@ -121,8 +121,9 @@ def outside(jobs: Path) -> dict[str, Any]:
     script = Path(__file__).with_name("outside.py")
     quiet = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     quiet |= {"HF_HOME": str(jobs / "hub"), "HF_HUB_OFFLINE": "1"}
+    strict = ("-X", "warn_default_encoding", "-W", "error::EncodingWarning:__main__")
     ran = subprocess.run(
-        [sys.executable, str(script), str(asked), str(found)],
+        [sys.executable, *strict, str(script), str(asked), str(found)],
         cwd=jobs, env=quiet, capture_output=True, text=True,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
