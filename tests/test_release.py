@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -94,6 +95,12 @@ COMMAND = """
 from layerfusion.cli import main
 sys.exit(main(sys.argv[1:]))
 """
+COMMANDS = """
+import json
+from layerfusion.cli import main
+for words in json.loads(sys.argv[1]):
+    assert main(words) == 0, words
+"""
 CALLS = """
 import layerfusion as lf
 words = ["a good film", "a bad plot"] * 20, ["pos", "neg"] * 20
@@ -135,15 +142,15 @@ def test_a_classifier_is_used_where_nothing_that_trains_is_installed(
     full, light = (tmp_path / f"{name}.csv" for name in ("full", "light"))
     predict = ["predict", str(tmp_path / "job"), str(texts), "-o"]
     assert main([*predict, str(full)]) == 0
-    done = _without_training(*predict, str(light))
+    export = ["export", str(tmp_path / "job"), "--output"]
+    words = [
+        [*predict, str(light)],
+        [*export, str(tmp_path / "exported"), "--to", "transformers"],
+        [*export, str(tmp_path / "onnx"), "--to", "onnx", "--int8"],
+    ]
+    done = _without_training(json.dumps(words), code=COMMANDS)
     assert done.returncode == 0, done.stderr
     assert light.read_text() == full.read_text()
-    export = ["export", str(tmp_path / "job"), "--to", "transformers"]
-    done = _without_training(*export, "--output", str(tmp_path / "exported"))
-    assert done.returncode == 0, done.stderr
-    words = ["export", str(tmp_path / "job"), "--to", "onnx", "--int8"]
-    done = _without_training(*words, "--output", str(tmp_path / "onnx"))
-    assert done.returncode == 0, done.stderr
     assert re.search("8 bits on 12 rows of .*difference of a probability", done.stdout)
 
 

@@ -101,8 +101,9 @@ def test_the_primary_comparisons_do_not_grow_with_the_folder(tmp_path: Path) -> 
 def test_the_mean_over_seeds_is_tested(groups: tuple[DataGroup, ...]) -> None:
     group = groups[0]
     assert group.chosen is not None
+    findings = find_all(groups)[group]
     for job in group.fused:
-        found = find_all(groups)[group].between(job, group.chosen)
+        found = findings.between(job, group.chosen)
         assert found.test == sign_flips(job.correct, group.chosen.correct, seeds=6)
         assert found.difference.mean == pytest.approx(
             job.correct.mean() - group.chosen.correct.mean()

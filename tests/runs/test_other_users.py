@@ -16,24 +16,14 @@ from layerfusion.assets.files import write_atomically
 from layerfusion.assets.staging import build_once, write_new_folder
 from layerfusion.cli import main
 from tests.tiny import tiny_folder, tiny_job, tiny_texts
+from tests.trust.world import Ended, run
 
 REPOSITORY = Path(__file__).parents[2]
-BOUND = """
-import sys
-from tests.trust.world import drop_capabilities
-drop_capabilities()
-from layerfusion.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
-"""A command to which the permissions of files apply, as they do to any user but root."""
 
 
-def ran(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    return subprocess.run(
-        [sys.executable, "-c", BOUND, *words],
-        cwd=place, env=environment, capture_output=True, text=True,
-    )  # fmt: skip
+def ran(place: Path, *words: str) -> Ended:
+    """Run a command to which the permissions of files apply, as they do to any user but root."""
+    return run(words, place, ordinary=True)
 
 
 @pytest.fixture(scope="module")
@@ -68,32 +58,32 @@ def test_the_makers_own_folders_are_not_needed(job: tuple[Path, Path]) -> None:
     model = ["--model", "tiny=bert"]
     for words in (["predict", "job", "texts.csv", "-o", "out.csv"], ["drift", "job", "texts.csv"]):
         done = ran(mine, *words, *model)
-        assert done.returncode == 0, done.stderr
+        assert done.code == 0, done.said
     done = ran(mine, "errors", "job", "--train", *model)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert f"{theirs}: Permission denied" not in done.stderr
+    assert (done.code, done.said.count("\n")) == (2, 1)
+    assert f"{theirs}: Permission denied" not in done.said
 
 
 def test_a_folder_of_a_job_that_may_not_be_written_is_one_line(job: tuple[Path, Path]) -> None:
     mine, _ = job
     words = [*tiny_job(mine / "texts.csv", mine / "bert", mine / "read_only"), "logger=none"]
     done = ran(mine, "train", *words, "hydra.run.dir=closed/job")
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == (
+    assert done.code == 2
+    assert done.said.splitlines()[-1] == (
         f"layerfusion: {mine}/closed/job/train.log: Permission denied"
     )
-    assert "Traceback" not in done.stderr
-    assert "choose another folder" in ran(mine, "report", "closed/job").stderr
+    assert "Traceback" not in done.said
+    assert "choose another folder" in ran(mine, "report", "closed/job").said
 
 
 def test_a_cache_that_may_only_be_read_serves_what_it_holds(job: tuple[Path, Path]) -> None:
     mine, _ = job
     words = [*tiny_job(mine / "texts.csv", mine / "bert", mine / "read_only"), "logger=none"]
     done = ran(mine, "train", *words, "layers=last", "hydra.run.dir=again")
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.said
     done = ran(mine, "train", *words, "pooling=max", "hydra.run.dir=other")
-    assert done.returncode == 2
-    assert "it cannot be written: Permission denied; choose another folder" in done.stderr
+    assert done.code == 2
+    assert "it cannot be written: Permission denied; choose another folder" in done.said
 
 
 @pytest.mark.parametrize(("mask", "of_file", "of_folder"), [(0o077, 0o600, 0o700),
