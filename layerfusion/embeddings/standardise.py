@@ -73,13 +73,12 @@ class Standardiser:
 
     def __call__(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Standardise rows of the same sources. Returned shapes: (rows, d_k), float32."""
-        return [
-            (source.float() - mean) / std
-            for source, mean, std in zip(features, self.mean, self.std, strict=True)
-        ]
+        scales = zip(self.mean, self.std, strict=True)
+        pairs = zip(features, scales, strict=True)
+        return [LazyRows(source, scale=scale)[:] for source, scale in pairs]
 
     def rows(self, features: Sequence[Rows]) -> list[Rows]:
-        """Standardise rows of the same sources, when they are asked for if all would fill memory.
+        """Standardise rows of the same sources now or, if that fills memory, as they are asked for.
 
         Args:
             features: one source each. Shapes: (rows, d_k).
