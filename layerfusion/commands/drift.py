@@ -43,15 +43,21 @@ def main(arguments: Sequence[str]) -> int:
     before = bundle.familiar
     bundle = with_vectors(bundle, options)
     parts = parts_in(options.input, options, bundle, modules)
+    from layerfusion.embeddings.cache_key import text_hash
     from layerfusion.runs.bundle import counted_together
     from layerfusion.runs.familiar import Familiar, compared
 
     counts, now = Counts(bundle.multilabel), None
+    seen: set[bytes] = set()
     with counted_together() as tallies:
         for table in parts:
-            texts = [table.texts[row].strip() for row in counts.add(table.texts)]
+            stripped = (table.texts[row].strip() for row in counts.add(table.texts))
+            found = {text_hash(text): text for text in stripped}
+            texts = [text for key, text in found.items() if key not in seen]
+            seen.update(found)
             if texts:
-                new = Familiar.of(bundle.probabilities(texts), multilabel=bundle.multilabel)
+                said = bundle.probabilities(texts)
+                new = Familiar.of(said, multilabel=bundle.multilabel, text_of=None)
                 now = new if now is None else now.plus(new)
     if now is None:
         raise UserError(f"{options.input}: it has no text")
@@ -73,7 +79,7 @@ def _lines(found: DataFrame, dataset: str, texts: int, before: Familiar) -> Iter
 
     yield (
         f"{plural(texts, 'text')} beside {dataset}: answers beside those to"
-        f" {plural(before.texts, f'{before.rows} row')}, tokens beside those of train"
+        f" {plural(before.texts, f'{before.rows} text')}, tokens beside those of train"
     )
     yield ""
     entries = found.to_dict("records")
@@ -106,7 +112,8 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         "layerfusion drift",
         description="Compare new texts with those that a classifier was trained and judged on: its"
-        " confidence, its answers, and the texts that models cut off or do not know.",
+        " confidence, its answers, and the texts that models cut off or do not know. A text that is"
+        " repeated counts once.",
     )
     add_classifier(parser)
     parser.add_argument(

@@ -350,7 +350,7 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         is compared with all rows.
 
         Args:
-            X: new texts, better hundreds than a few.
+            X: new texts, better hundreds than a few; one that is repeated counts once.
 
         Returns:
             A row for each comparison: `what` is compared; `where` has the largest difference, and

@@ -288,7 +288,7 @@ class Bundle:
         """Compare texts with those that the classifier was trained and judged on.
 
         Args:
-            texts: texts to classify, as for `probabilities`.
+            texts: texts to classify, as for `probabilities`; one that is repeated counts once.
 
         Returns:
             A row for each comparison: see `layerfusion.runs.familiar.compared`.
@@ -298,9 +298,10 @@ class Bundle:
         """
         from layerfusion.runs.familiar import Familiar, compared
 
-        before = self.familiar
+        before, different = self.familiar, list(dict.fromkeys(strings_of(texts, "predict")))
         with counted_together() as tallies:
-            now = Familiar.of(self.probabilities(texts), multilabel=self.multilabel)
+            found = self.probabilities(different)
+        now = Familiar.of(found, multilabel=self.multilabel, text_of=None)
         now.add_read(tallies)
         return compared(before, now, self.label_names, multilabel=self.multilabel)
 

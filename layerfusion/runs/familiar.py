@@ -1,4 +1,8 @@
-"""Counts of the texts that a classifier was trained and judged on, and of new ones beside them."""
+"""Counts of the texts that a classifier was trained and judged on, and of new ones beside them.
+
+A text counts once, however many rows have it: repeated ones say no more of their kind than one, and
+by chance alone many rows of one text would look like a shift.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +70,7 @@ class Familiar:
     """Counts of texts: answers to known rows, or to new texts, and how models read them."""
 
     texts: int
-    """Texts that were answered."""
+    """Different texts that were answered; rows in classifiers of older versions."""
     confidence: np.ndarray
     """Answers in each range of confidence: see `statistics.drift`. Shape: (ranges,), int64."""
     answers: np.ndarray
@@ -77,8 +81,19 @@ class Familiar:
     """Which rows were answered: those of test, or, where there are none, `HELD_OUT` ones."""
 
     @classmethod
-    def of(cls, probabilities: np.ndarray, *, multilabel: bool) -> Familiar:
-        """Count answers. Shape of the probabilities: (texts, classes)."""
+    def of(
+        cls, probabilities: np.ndarray, *, multilabel: bool, text_of: np.ndarray | None
+    ) -> Familiar:
+        """Count answers, one for each text.
+
+        Args:
+            probabilities: of the classes or labels. Shape: (rows, classes).
+            multilabel: whether a text has any number of labels.
+            text_of: number of the text of each row, of which the first counts; None if all differ.
+                Shape: (rows,).
+        """
+        if text_of is not None:
+            probabilities = probabilities[np.unique(text_of, return_index=True)[1]]
         return cls(
             len(probabilities),
             confidence_counts(probabilities, multilabel=multilabel),
@@ -87,15 +102,24 @@ class Familiar:
         )
 
     @classmethod
-    def of_job(cls, inputs: Inputs, probabilities: np.ndarray, *, rows: str = "test") -> Familiar:
+    def of_job(
+        cls,
+        inputs: Inputs,
+        probabilities: np.ndarray,
+        *,
+        text_of: np.ndarray | None,
+        rows: str = "test",
+    ) -> Familiar:
         """Count the answers to some rows, and how models read the texts of train.
 
         Args:
             inputs: of the job.
             probabilities: of each seed, for each of these rows. Shape: (seeds, rows, classes).
+            text_of: number of the text of each row; None if all differ. Shape: (rows,).
             rows: which rows these are, as in the attribute of this name.
         """
-        found = cls.of(probabilities.mean(axis=0), multilabel=inputs.dataset.multilabel)
+        multilabel = inputs.dataset.multilabel
+        found = cls.of(probabilities.mean(axis=0), multilabel=multilabel, text_of=text_of)
         found.rows = rows
         train = set(inputs.hashes["train"])
         for name in dict.fromkeys(layer.backbone for layer in inputs.selection.layers):

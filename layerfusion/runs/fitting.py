@@ -210,7 +210,9 @@ def fit_texts(
         said = [shifted(one, constant, multilabel=True) for one in said]
     target = torch.from_numpy(dataset.splits["train"].labels)
     held_out = torch.stack([probabilities_of(one, target).float() for one in said]).numpy()
-    facts[FACT] = Familiar.of_job(inputs, held_out, rows=HELD_OUT).facts()
+    texts = next(iter(heads.values())).text_of
+    text_of = None if texts is None else texts.numpy()
+    facts[FACT] = Familiar.of_job(inputs, held_out, text_of=text_of, rows=HELD_OUT).facts()
     bundle = make_bundle(config, inputs, fitted, facts)
     return FittedTexts(bundle, importances, trials)
 

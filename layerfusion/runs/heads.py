@@ -53,6 +53,8 @@ class TrainingResult:
     seeds: list[SeedRecord]
     target: np.ndarray
     """Labels of the test rows: see `layers.labels`."""
+    text_of: np.ndarray
+    """The first row of test that has the text of each. Shape: (rows,), int64."""
     probabilities: np.ndarray
     """Predicted probabilities of the test rows. Shape: (seeds, rows, classes), float32."""
     gates: np.ndarray | None
@@ -100,6 +102,8 @@ class TrainedHead:
     held_out: Tensor
     """Logits of the rows of train that nothing of a stack but its pool had seen, or of validation;
     of labels, log-probabilities. Shape: (rows, classes)."""
+    text_of: Tensor | None
+    """Number of the text of each of these rows; None if all differ. Shape: (rows,)."""
     weights: Tensor | None
     """Mean gates over rows that the head did not learn from: validation, or the held-out rows of a
     stack. Shape: (sources,). None where the operator has no gates."""
@@ -150,6 +154,7 @@ def train_heads(
     return TrainingResult(
         seeds=records,
         target=targets["test"].numpy(),
+        text_of=first_rows(inputs.dataset.splits["test"].texts),
         probabilities=np.stack(
             [
                 probabilities_of(head.logits["test"].float(), targets["test"]).numpy()
@@ -235,6 +240,7 @@ def _train(
             logits,
             gates.get("test"),
             logits["validation"],
+            data.text_of,
             gates["validation"].mean(dim=0) if gates else None,
             fitted.classifier.num_parameters,
             fitted.classifier.num_flops,
@@ -360,6 +366,7 @@ def _stack(
             logits,
             gates if len(chosen) > 1 else None,
             held_out,
+            held[0].text_of,
             weights.mean(dim=0),
             kept.num_parameters + sum(one.num_parameters for one in sources.regressions.values()),
             kept.num_flops,

@@ -119,7 +119,7 @@ def run_job(
             record = replace(record, on_folds=judge_on_folds(config, inputs.dataset))
         facts: dict[str, Any] = {}
         if keeps:
-            familiar = Familiar.of_job(inputs, result.probabilities)
+            familiar = Familiar.of_job(inputs, result.probabilities, text_of=result.text_of)
             facts = {**bundle_facts(record), FACT: familiar.facts()}
         # Where a job runs again, its earlier files stay until all of the new ones are known.
         predictions = folder / protocol.predictions

@@ -49,7 +49,8 @@ def test_texts_of_another_kind_are_told(
     job: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     texts = pd.read_csv(folder / "test.csv")
-    texts["text"] = "\U00010600 " * 600  # letters that the tokenizer lacks, and too many of them
+    # Letters that the tokenizer lacks, and too many of them.
+    texts["text"] = ["\U00010600 " * (600 + n) for n in range(len(texts))]
     texts.to_csv(tmp_path / "odd.csv", index=False)
     assert main(["drift", str(job), f"{tmp_path}/odd.csv", "--csv"]) == 0
     found = verdicts(capsys.readouterr().out)
@@ -71,9 +72,9 @@ def test_python_gives_the_same_table(
 
 
 def test_several_labels_are_counted_by_their_number() -> None:
-    before = Familiar.of(np.tile([[0.9, 0.2], [0.8, 0.7]], (50, 1)), multilabel=True)
+    before = Familiar.of(np.tile([[0.9, 0.2], [0.8, 0.7]], (50, 1)), multilabel=True, text_of=None)
     before.models["bert"] = ReadTexts(100, 0, [90, 10, 0, 0, 0])
-    now = Familiar.of(np.tile([[0.1, 0.2]], (40, 1)), multilabel=True)
+    now = Familiar.of(np.tile([[0.1, 0.2]], (40, 1)), multilabel=True, text_of=None)
     now.models["bert"] = ReadTexts(40, 30, [36, 4, 0, 0, 0])
     kept = Familiar.from_facts(json.loads(json.dumps(before.facts())), 2, multilabel=True)
     found = compared(kept, now, ("drama", "war"), multilabel=True).set_index("what")
@@ -84,13 +85,13 @@ def test_several_labels_are_counted_by_their_number() -> None:
 
 
 def test_tokens_that_an_old_cache_has_not_counted_are_not_compared() -> None:
-    before = Familiar.of(np.tile([[0.9, 0.1]], (50, 1)), multilabel=False)
-    now = Familiar.of(np.tile([[0.9, 0.1]], (50, 1)), multilabel=False)
+    before = Familiar.of(np.tile([[0.9, 0.1]], (50, 1)), multilabel=False, text_of=None)
+    now = Familiar.of(np.tile([[0.9, 0.1]], (50, 1)), multilabel=False, text_of=None)
     before.models["bert"] = ReadTexts(50, 0, [0] * 5)
     now.models["bert"] = ReadTexts(50, 0, [0, 0, 0, 0, 50])
     found = compared(before, now, ("neg", "pos"), multilabel=False)
     assert found["what"].tolist() == ["confidence", "answers", "texts that bert cuts off"]
-    empty = Familiar.of(np.empty((0, 2)), multilabel=False)
+    empty = Familiar.of(np.empty((0, 2)), multilabel=False, text_of=None)
     with pytest.raises(UserError, match="there is no text to compare"):
         compared(before, empty, ("neg", "pos"), multilabel=False)
 

@@ -17,7 +17,7 @@ from layerfusion.errors import UserError
 from layerfusion.runs.bundle_files import DESCRIPTION
 
 STACKED = {"fusion": "stacked", "layers": "last"}
-ODD = ["\U00010600 " * 600] * 40
+ODD = ["\U00010600 " * (600 + n) for n in range(40)]
 """Letters that the tokenizer lacks, and too many of them."""
 
 
@@ -79,7 +79,7 @@ def test_a_saved_classifier_has_the_same_counts(
     (tmp_path / "new.txt").write_text("\n".join(new))
     assert main(["drift", str(saved), f"{tmp_path}/new.txt"]) == 0
     said = capsys.readouterr().out
-    assert f"answers beside those to {len(rows)} held-out rows" in said
+    assert f"answers beside those to {len(rows)} held-out texts" in said
     for texts, line in (([], "found 0 texts"), ([""], "text 1 of 1 is ''"), ("one", "list")):
         with pytest.raises(UserError, match=line):
             fitted.drift(texts)

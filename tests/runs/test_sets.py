@@ -48,6 +48,7 @@ def result() -> TrainingResult:
     return TrainingResult(
         seeds=[SeedRecord(seed, 1, 1, 1.0, {}, {}) for seed in range(SEEDS)],
         target=target,
+        text_of=np.arange(ROWS),
         probabilities=(1 / (1 + np.exp(-logits))).astype(np.float32),
         gates=None,
         gate_epochs=[],
