@@ -48,6 +48,8 @@ class Race:
     rows: Mapping[str, int]
     fingerprint: str
     target: np.ndarray
+    text_of: np.ndarray
+    """The first row of test that has the text of each. Shape: (rows,), int64."""
     results: tuple[Result, ...]
 
     def compared(self) -> list[tuple[Result, Difference, PairedTest]]:
@@ -56,8 +58,8 @@ class Race:
         return [
             (
                 rival,
-                paired_interval(auto.correct, rival.correct, self.target),
-                mcnemar(auto.agreed, rival.agreed),
+                paired_interval(auto.correct, rival.correct, self.target, text_of=self.text_of),
+                mcnemar(auto.agreed, rival.agreed, text_of=self.text_of),
             )
             for rival in self.results[1:]
         ]

@@ -70,6 +70,7 @@ from layerfusion.runs.select_layers import budget_of, select
 from layerfusion.statistics.intervals import metric_intervals
 from layerfusion.statistics.metrics import evaluate
 from layerfusion.texts import TextDataset
+from layerfusion.texts.sampling import first_rows
 
 AUTO = "fusion=auto"
 LAST = "last layers, concat and trained head"
@@ -147,6 +148,7 @@ def race_on(name: str, settings: Sequence[str], *, peers: bool, rivals: Sequence
         {split: len(rows.texts) for split, rows in dataset.splits.items()},
         dataset.fingerprint,
         np.asarray(dataset.splits["test"].labels),
+        first_rows(dataset.splits["test"].texts),
         tuple([result for result, _ in results.values()] + others),
     )
 
@@ -333,14 +335,14 @@ def _rivals(
         baseline,
         lambda: _best_layers(best, dataset, rows),
     )
-    target = np.asarray(test.labels)
+    target, text_of = np.asarray(test.labels), first_rows(test.texts)
     results = [
         Result(
             "TF-IDF, logistic regression",
             (preds == target).astype(float),
             preds == target,
             baseline.test,
-            metric_intervals(target, preds[None], config.seed),
+            metric_intervals(target, preds[None], config.seed, text_of=text_of),
             baseline.seconds,
             None,
             baseline.features,
@@ -355,7 +357,7 @@ def _rivals(
                     (preds == target).astype(float),
                     preds == target,
                     evaluate(np.log(answer.probabilities.clip(LEAST_PROBABILITY)), target),
-                    metric_intervals(target, preds[None], config.seed),
+                    metric_intervals(target, preds[None], config.seed, text_of=text_of),
                     answer.seconds,
                     cost,
                     "" if np.isnan(answer.c) else f"C={answer.c:g}",

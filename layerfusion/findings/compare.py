@@ -83,16 +83,26 @@ def flops(job: FinishedJob) -> float:
 def over(job: FinishedJob, reference: FinishedJob) -> Difference:
     """Compare the accuracy or F1 of a job with that of another one on the same rows."""
     if job.metric != ACCURACY:
-        return f1_interval(job.metric, job.preds, reference.preds, job.target)
-    return paired_interval(job.correct, reference.correct, job.target)
+        return f1_interval(
+            job.metric, job.preds, reference.preds, job.target, text_of=_texts_of(job, reference)
+        )
+    return paired_interval(
+        job.correct, reference.correct, job.target, text_of=_texts_of(job, reference)
+    )
 
 
 def tested(job: FinishedJob, reference: FinishedJob) -> PairedTest:
     """Test the same difference: by flips of signs or, for an F1, by exchanged answers."""
+    text_of = _texts_of(job, reference)
     if job.metric != ACCURACY:
-        return exchanged(job.metric, job.preds, reference.preds, job.target)
+        return exchanged(job.metric, job.preds, reference.preds, job.target, text_of=text_of)
     seeds = math.lcm(len(job.record.seeds), len(reference.record.seeds))
-    return sign_flips(job.correct, reference.correct, seeds=seeds)
+    return sign_flips(job.correct, reference.correct, text_of=text_of, seeds=seeds)
+
+
+def _texts_of(job: FinishedJob, reference: FinishedJob) -> np.ndarray | None:
+    """Which text each row has, known from either job: both predict the same rows."""
+    return reference.text_of if job.text_of is None else job.text_of
 
 
 def over_baseline(job: FinishedJob) -> Difference:
@@ -103,8 +113,11 @@ def over_baseline(job: FinishedJob) -> Difference:
     if job.baseline is None or job.baseline_preds is None:
         return unpaired_interval(_ends(job.score), _ends(job.baseline_score), len(job.correct))
     if job.metric != ACCURACY:
-        return f1_interval(job.metric, job.preds, job.baseline_preds[None], job.target)
-    return paired_interval(job.correct, job.baseline.astype(float), job.target)
+        return f1_interval(
+            job.metric, job.preds, job.baseline_preds[None], job.target, text_of=job.text_of
+        )
+    right = job.baseline.astype(float)
+    return paired_interval(job.correct, right, job.target, text_of=job.text_of)
 
 
 def tested_over_baseline(job: FinishedJob) -> PairedTest:
@@ -116,8 +129,10 @@ def tested_over_baseline(job: FinishedJob) -> PairedTest:
         right = round(job.record.baseline.test["accuracy"] * rows)
         return mcnemar_at_most(int(job.consensus.sum()), right, rows)
     if job.metric != ACCURACY:
-        return exchanged(job.metric, job.preds, job.baseline_preds[None], job.target)
-    return sign_flips(job.correct, job.baseline.astype(float), seeds=len(job.record.seeds))
+        said = job.baseline_preds[None]
+        return exchanged(job.metric, job.preds, said, job.target, text_of=job.text_of)
+    right, seeds = job.baseline.astype(float), len(job.record.seeds)
+    return sign_flips(job.correct, right, text_of=job.text_of, seeds=seeds)
 
 
 def score_ends(job: FinishedJob) -> tuple[float, float, float]:

@@ -31,6 +31,8 @@ COLUMNS = ("seed", "row", "target", "pred")
 PROBABILITIES = "prob"
 PROBE = "probe"
 """Fusion of a single layer that a job was compared with: what a stack has for one layer."""
+TEXT = "text"
+"""Column of the first row of test that has the same text; older files lack it."""
 BASELINE = ("baseline", "floor")
 """Column of the baseline's predictions, and its name in older files; still older ones lack it."""
 
@@ -66,6 +68,9 @@ class FinishedJob:
     """Answers of each seed. Shape: (seeds, rows), or (seeds, rows, labels)."""
     baseline_preds: np.ndarray | None = None
     """Answers of the baseline, where they were kept. Shape: (rows,), or (rows, labels)."""
+    text_of: np.ndarray | None = None
+    """Number of the text of each test row; None for older jobs, whose rows are taken to have
+    different texts. Shape: (rows,)."""
 
     @property
     def sources(self) -> int:
@@ -149,6 +154,9 @@ class JobPredictions:
     references: Mapping[str, np.ndarray]
     """Answers of the single layers that the job was compared with, by column, in the shape of the
     labels."""
+    text_of: np.ndarray | None
+    """Number of the text of each row; None for older jobs, which did not keep it. Shape:
+    (rows,)."""
 
     @property
     def multilabel(self) -> bool:
@@ -173,7 +181,7 @@ def read_job(folder: Path, record: RunRecord) -> FinishedJob:
     correct = right_rows(read.preds, read.target).mean(axis=0)
     references = tuple(_reference(record, one, read, right) for one in record.references)
     return FinishedJob(
-        _without_empty_intervals(record, correct, right, read.target),
+        _without_empty_intervals(record, correct, right, read),
         read.target,
         correct,
         right_rows(answer, read.target),
@@ -182,6 +190,7 @@ def read_job(folder: Path, record: RunRecord) -> FinishedJob:
         references=references,
         preds=read.preds,
         baseline_preds=read.baseline,
+        text_of=read.text_of,
     )
 
 
@@ -244,6 +253,9 @@ def read_predictions(folder: Path, record: RunRecord) -> JobPredictions:
             f"{path}: {len(row)} predictions, expected one for each of {rows} test rows and"
             f" {seeds} seeds"
         )
+    text_of = None
+    if TEXT in names:
+        text_of = _whole_numbers(path, table, names.pop(names.index(TEXT)))[order][:rows]
     read = _sets if record.dataset.multilabel else _classes
     answers = {name: read(path, table, name, classes)[order] for name in names[2:]}
     by_name = {name: one.reshape(seeds, rows, *one.shape[1:]) for name, one in answers.items()}
@@ -256,7 +268,7 @@ def read_predictions(folder: Path, record: RunRecord) -> JobPredictions:
     probabilities = shares.to_numpy().reshape(-1, classes)[order].reshape(seeds, rows, classes)
     baseline = next((by_name[name][0] for name in BASELINE if name in by_name), None)
     references = {one.column: by_name[one.column][0] for one in record.references}
-    return JobPredictions(target[0], pred, probabilities, baseline, references)
+    return JobPredictions(target[0], pred, probabilities, baseline, references, text_of)
 
 
 def _reference(
@@ -297,6 +309,7 @@ def _reference(
         baseline,
         preds=answer[None],
         baseline_preds=read.baseline,
+        text_of=read.text_of,
     )
 
 
@@ -314,17 +327,18 @@ def baseline_estimates(baseline: BaselineRecord) -> dict[str, Estimate]:
 
 
 def _without_empty_intervals(
-    record: RunRecord, correct: np.ndarray, baseline: np.ndarray | None, target: np.ndarray
+    record: RunRecord, correct: np.ndarray, baseline: np.ndarray | None, read: JobPredictions
 ) -> RunRecord:
     """Replace intervals without width, which older versions gave where no resample could differ."""
-    test = dict(record.test)
+    test, target, text_of = dict(record.test), read.target, read.text_of
     empty = [name for name, one in test.items() if one.low is not None and one.low == one.high]
     for name in empty:
-        ends = bootstrap_interval(correct, target) if name == "accuracy" else (None, None)
+        accuracy = name == "accuracy"
+        ends = bootstrap_interval(correct, target, text_of=text_of) if accuracy else (None, None)
         test[name] = replace(test[name], low=ends[0], high=ends[1])
     floor = record.baseline
     if floor.low == floor.high and baseline is not None:
-        low, high = bootstrap_interval(baseline.astype(float), target)
+        low, high = bootstrap_interval(baseline.astype(float), target, text_of=text_of)
         floor = replace(floor, low=low, high=high)
     if floor.macro_f1_low is not None and floor.macro_f1_low == floor.macro_f1_high:
         floor = replace(floor, macro_f1_low=None, macro_f1_high=None)
@@ -332,12 +346,13 @@ def _without_empty_intervals(
 
 
 def _table(path: Path, content: bytes, more: Sequence[str]) -> pa.Table:
-    """Read the columns of predictions, that of the baseline where it was kept, and some more."""
+    """Read the columns of predictions, those that older jobs lack where they are, and some more."""
     columns = [*COLUMNS, PROBABILITIES]
     try:
         names = pq.read_schema(pa.BufferReader(content)).names
         kept = [name for name in BASELINE if name in names]
-        columns[-1:-1] = [*kept[:1], *more]
+        texts = [TEXT] if TEXT in names else []
+        columns[-1:-1] = [*texts, *kept[:1], *more]
         table = pq.read_table(pa.BufferReader(content), columns=columns)
     except (pa.ArrowException, OSError) as error:
         line = " ".join(str(error).split())

@@ -304,7 +304,7 @@ def _compare(curve: LearningCurve) -> list[DrawFinding]:
     def difference(own: Sequence[tuple[FinishedJob, FinishedJob]]) -> CrossedDifference:
         metric = {"metric": curve.metric}
         ahead = [replace(x, **metric).rows_score - replace(y, **metric).rows_score for x, y in own]
-        return crossed_interval(np.stack(ahead), own[0][0].target)
+        return crossed_interval(np.stack(ahead), own[0][0].target, text_of=own[0][0].text_of)
 
     found = [
         DrawFinding(identity, size, tuple(own), difference(own), 1.0, 0)

@@ -6,13 +6,14 @@ Rows that have any number of the labels are for `findings.set_mistakes`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from layerfusion.statistics.intervals import bootstrap_interval
+from layerfusion.statistics.resampling import take_texts
 
 if TYPE_CHECKING:
     from layerfusion.findings.jobs import JobPredictions
@@ -57,6 +58,8 @@ class Confidence:
     """Mean probability of their answers."""
     right: np.ndarray
     """True where the answer is right. Shape: (rows of the range,), bool."""
+    text_of: np.ndarray | None = field(kw_only=True)
+    """Number of the text of each, as in `Answers`. Shape: (rows of the range,)."""
 
     @property
     def share(self) -> float:
@@ -71,7 +74,9 @@ class Confidence:
     @property
     def interval(self) -> tuple[float, float]:
         """95 % interval of the share that is right, over rows."""
-        return bootstrap_interval(self.right.astype(float), np.zeros(self.right.size, int))
+        ends = share_of(self.right, text_of=self.text_of)
+        assert ends is not None  # no range is without a row
+        return ends[1:]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,12 +103,15 @@ class Answers:
     """Probability of the answer. Shape: (rows,)."""
     texts: Sequence[str] = ()
     """Texts of the rows, where they are known."""
+    text_of: np.ndarray | None = field(kw_only=True)
+    """Number of the text of each row; None where all are taken to differ. Shape: (rows,)."""
 
     @classmethod
     def of(cls, names: Sequence[str], read: JobPredictions, texts: Sequence[str] = ()) -> Answers:
         """Take the answers of a finished job: the consensus of its seeds."""
         mean = read.mean
-        return cls(names, read.target, mean.argmax(axis=1), mean.max(axis=1), texts)
+        answer, sure = mean.argmax(axis=1), mean.max(axis=1)
+        return cls(names, read.target, answer, sure, texts, text_of=read.text_of)
 
     @property
     def right(self) -> np.ndarray:
@@ -112,7 +120,8 @@ class Answers:
 
     def recall(self, label: int) -> tuple[float, float, float] | None:
         """Recall of a class with its 95 % interval; None where no row has the label."""
-        return share_of(self.answer[self.target == label] == label)
+        own = self.target == label
+        return share_of(self.answer[own] == label, text_of=take_texts(self.text_of, own))
 
     @cached_property
     def confusion(self) -> np.ndarray:
@@ -140,6 +149,7 @@ class Answers:
                 (number + 1) / BINS,
                 float(self.confidence[inside].mean()),
                 self.right[inside],
+                text_of=take_texts(self.text_of, inside),
             )
             for number in range(BINS)
             if (inside := place == number).any()
@@ -167,15 +177,17 @@ class Answers:
         return wrong[np.argsort(-self.confidence[wrong], kind="stable")]
 
 
-def share_of(right: np.ndarray) -> tuple[float, float, float] | None:
+def share_of(right: np.ndarray, *, text_of: np.ndarray | None) -> tuple[float, float, float] | None:
     """Compute the share of some rows that are right, with its 95 % interval; None without a row.
 
     Args:
         right: true where a row is right. Shape: (rows,), bool.
+        text_of: number of the text of each row; None if all differ. Shape: (rows,).
     """
     if not right.size:
         return None
-    interval = bootstrap_interval(right.astype(float), np.zeros(right.size, int))
+    one = np.zeros(right.size, int)
+    interval = bootstrap_interval(right.astype(float), one, text_of=text_of)
     return float(right.mean()), *interval
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from layerfusion.findings.mistakes import (
 )
 from layerfusion.statistics.answers import answers, right_rows
 from layerfusion.statistics.intervals import ratio_interval
+from layerfusion.statistics.resampling import take_texts
 
 if TYPE_CHECKING:
     from layerfusion.findings.jobs import JobPredictions
@@ -60,6 +61,8 @@ class Likelihood:
     """Number of these labels that each row has. Shape: (rows,)."""
     pairs: np.ndarray
     """Number of labels with such a probability in each row. Shape: (rows,)."""
+    text_of: np.ndarray | None = field(kw_only=True)
+    """Number of the text of each row, as in `SetAnswers`. Shape: (rows,)."""
 
     @property
     def share(self) -> float:
@@ -74,7 +77,7 @@ class Likelihood:
     @property
     def interval(self) -> tuple[float, float]:
         """95 % interval of the share, over rows that are drawn with all their labels."""
-        return ratio_interval(self.has, self.pairs)
+        return ratio_interval(self.has, self.pairs, text_of=self.text_of)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +102,8 @@ class SetAnswers:
     """Probability of each label; those of a row need not sum to one. Shape: (rows, labels)."""
     texts: Sequence[str] = ()
     """Texts of the rows, where they are known."""
+    text_of: np.ndarray | None = field(kw_only=True)
+    """Number of the text of each row; None where all are taken to differ. Shape: (rows,)."""
 
     @cached_property
     def answer(self) -> np.ndarray:
@@ -118,7 +123,8 @@ class SetAnswers:
 
     def recall(self, label: int) -> tuple[float, float, float] | None:
         """Recall of a label with its 95 % interval; None where no row has it."""
-        return share_of(self.answer[self.target[:, label], label])
+        own = self.target[:, label]
+        return share_of(self.answer[own, label], text_of=take_texts(self.text_of, own))
 
     def classes(self) -> list[ClassFigures]:
         """Compute precision, recall and F1 of each label."""
@@ -136,6 +142,7 @@ class SetAnswers:
                 float(self.probabilities[inside].mean()),
                 (self.target & inside).sum(axis=1),
                 inside.sum(axis=1),
+                text_of=self.text_of,
             )
             for number in range(BINS)
             if (inside := place == number).any()
@@ -171,7 +178,7 @@ def answers_of_job(
 ) -> Answers | SetAnswers:
     """Take the answers of a finished job: the consensus of its seeds."""
     if read.multilabel:
-        return SetAnswers(names, read.target, read.mean, texts)
+        return SetAnswers(names, read.target, read.mean, texts, text_of=read.text_of)
     return Answers.of(names, read, texts)
 
 

@@ -23,6 +23,7 @@ from layerfusion.runs.heads import TrainingResult
 from layerfusion.runs.inputs import Inputs, read_features, read_targets
 from layerfusion.statistics.intervals import bootstrap_interval, paired_interval
 from layerfusion.texts import TextDataset
+from layerfusion.texts.sampling import first_rows
 from layerfusion.tracking.tracker import Tracker
 
 CLAIMED, LAST_EPOCH = "claimed_accuracy", "last_epoch_accuracy"
@@ -57,6 +58,7 @@ def train_as_published(config: TrainConfig, inputs: Inputs, tracker: Tracker) ->
     )
     test = (features["test"], targets["test"])
     target = targets["test"].numpy()
+    text_of = first_rows(inputs.dataset.splits["test"].texts)
     accelerator = config.trainer.accelerator
     device = choose_device({"gpu": "cuda"}.get(accelerator, accelerator))
     seeds, curves, probabilities, parameters, flops = [], [], [], 0, 0
@@ -71,7 +73,7 @@ def train_as_published(config: TrainConfig, inputs: Inputs, tracker: Tracker) ->
             device=device,
             epoch_done=_shown(tracker.lightning_logger(f"seed{seed}")),
         )
-        bias = selection_bias(fit.correct, target, seed=seed)
+        bias = selection_bias(fit.correct, target, text_of=text_of, seed=seed)
         curve = fit.correct.mean(axis=1).tolist()
         figures = {
             CLAIMED: bias.claimed,
@@ -97,6 +99,7 @@ def train_as_published(config: TrainConfig, inputs: Inputs, tracker: Tracker) ->
     return PublishedResult(
         seeds=seeds,
         target=target,
+        text_of=text_of,
         probabilities=np.stack(probabilities),
         gates=None,
         gate_epochs=[],
@@ -105,7 +108,7 @@ def train_as_published(config: TrainConfig, inputs: Inputs, tracker: Tracker) ->
         seconds=sum(record.seconds for record in seeds),
         notes=[],
         protocol_facts=asdict(facts),
-        intervals=_intervals(right, target, config.seed),
+        intervals=_intervals(right, target, text_of, config.seed),
     )
 
 
@@ -117,18 +120,22 @@ def padded_cost(record: BackboneRecord, source: Source, dataset: TextDataset) ->
 
 
 def _intervals(
-    right: Mapping[str, Sequence[np.ndarray]], target: np.ndarray, seed: int
+    right: Mapping[str, Sequence[np.ndarray]], target: np.ndarray, text_of: np.ndarray, seed: int
 ) -> dict[str, tuple[float, float]]:
     """Stratified bootstraps over test rows, a row with all its seeds; of the bias, in pairs.
 
     Args:
         right: figure to what each row has of it, a seed. Shapes: (rows,).
         target: class indices. Shape: (rows,).
+        text_of: number of the text of each row. Shape: (rows,).
         seed: of the resampling.
     """
     by_row = {name: np.mean(rows, axis=0) for name, rows in right.items()}
-    found = {name: bootstrap_interval(rows, target, seed) for name, rows in by_row.items()}
-    bias = paired_interval(by_row[CLAIMED], by_row[SPLIT_HALF], target, seed=seed)
+    found = {
+        name: bootstrap_interval(rows, target, seed, text_of=text_of)
+        for name, rows in by_row.items()
+    }
+    bias = paired_interval(by_row[CLAIMED], by_row[SPLIT_HALF], target, text_of=text_of, seed=seed)
     return {**found, BIAS: (bias.low, bias.high)}
 
 

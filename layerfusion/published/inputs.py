@@ -19,9 +19,9 @@ def require_two_test_rows(dataset: TextDataset) -> None:
     """Refuse a test split that cannot be halved, before any work.
 
     Raises:
-        UserError: where it has a single row.
+        UserError: where it has a single row, or all of its rows have the same text.
     """
-    if len(dataset.splits["test"]) < 2:
+    if len(set(dataset.splits["test"].texts)) < 2:
         raise UserError(
             f"dataset {dataset.name}: 1 test row cannot be halved, which the selection bias of"
             " protocol=as_published needs; at least 2 are needed"

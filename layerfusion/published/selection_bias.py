@@ -35,28 +35,39 @@ class SelectionBias:
 
 
 def selection_bias(
-    correct: np.ndarray, target: np.ndarray, *, seed: int = 0, halvings: int = HALVINGS
+    correct: np.ndarray,
+    target: np.ndarray,
+    *,
+    text_of: np.ndarray | None,
+    seed: int = 0,
+    halvings: int = HALVINGS,
 ) -> SelectionBias:
     """Estimate the selection bias of the best epoch on test.
 
     Args:
         correct: whether a row is right after an epoch. Shape: (epochs, rows).
         target: class indices, within which rows are halved. Shape: (rows,).
+        text_of: number of the text of each row; None if all differ. Shape: (rows,). All rows of a
+            text are in one half, that of the first of them.
         seed: of the halvings.
         halvings: how many.
 
     Raises:
-        UserError: with fewer than two rows, which cannot be halved.
+        UserError: with fewer than two texts, which cannot be halved.
     """
     right = np.asarray(correct, dtype=np.float64)
-    if right.shape[1] < 2:
-        raise UserError(
-            f"protocol=as_published: {right.shape[1]} test row cannot be halved to estimate the"
-            " selection bias; at least 2 are needed"
-        )
     size = right.shape[1]
+    _, first, of_row = np.unique(
+        np.arange(size) if text_of is None else text_of, return_index=True, return_inverse=True
+    )
+    if len(first) < 2:
+        raise UserError(
+            f"protocol=as_published: {len(first)} test row cannot be halved to estimate the"
+            " selection bias; at least 2 with different texts are needed"
+        )
     rows = np.zeros(size)
-    for half in _halves(target, halvings, seed):
+    for texts in _halves(target[first], halvings, seed):
+        half = texts[of_row]
         for chooses, judges in ((half, ~half), (~half, half)):
             epoch = right[:, chooses].mean(axis=1).argmax()
             # Each half counts as much as the other, also where one has a row more.
@@ -66,10 +77,10 @@ def selection_bias(
 
 
 def _halves(target: np.ndarray, halvings: int, seed: int) -> Iterator[np.ndarray]:
-    """Random halves of the rows and of each class, exact to a row. Shape: (rows,), bool."""
+    """Random halves of texts and of each class, exact to a text. Shape: (texts,), bool."""
     generator = np.random.default_rng(seed)
     for _ in range(halvings):
-        # Dealt in turn from the rows in random order within their classes.
+        # Dealt in turn from the texts in random order within their classes.
         order = np.lexsort((generator.random(len(target)), target))
         half = np.zeros(len(target), dtype=bool)
         half[order[generator.integers(2) :: 2]] = True

@@ -40,7 +40,8 @@ ENDPOINT = "endpoint"
 BUNDLE = "bundle"
 """Folder of the classifier inside that of its job."""
 FEW_ROWS = 200
-"""Fewest rows of validation that can judge between jobs; of fewer, folds of train are asked."""
+"""Fewest rows of validation, with different texts, that can judge between jobs; of fewer, folds of
+train are asked."""
 LATENCY_BATCH = BATCH
 """Texts in the batch whose latency the record holds as `milliseconds_batch`."""
 
@@ -76,6 +77,13 @@ class DataRecord:
     see `texts.languages`."""
     written: str = ""
     """The languages of the texts of train and how long they are, in a clause."""
+    worth: dict[str, float] = field(default_factory=dict)
+    """How many rows with different texts the rows of a split are worth, by split: see
+    `statistics.resampling.independent_rows`. Empty in older records."""
+
+    def worth_of(self, split: str) -> float:
+        """Say what the rows of a split are worth; of older records, take all texts to differ."""
+        return self.worth.get(split, float(self.rows[split]))
 
     @property
     def lines(self) -> list[str]:
@@ -334,6 +342,8 @@ class FoldsRecord:
     figures: dict[str, Estimate]
     """Accuracy and macro-F1, with their 95 % intervals over these rows, and log-loss; micro-F1 too
     where a text has several labels. Older records have no F1."""
+    worth: float | None = None
+    """How many rows with different texts these are worth; None in older records."""
 
 
 @dataclass(frozen=True)

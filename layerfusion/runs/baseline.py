@@ -28,7 +28,7 @@ from layerfusion.records.job import BaselineRecord
 from layerfusion.statistics.intervals import metric_intervals
 from layerfusion.statistics.metrics import evaluate
 from layerfusion.texts.dataset import TextDataset
-from layerfusion.texts.sampling import strata
+from layerfusion.texts.sampling import first_rows, strata
 from layerfusion.texts.tfidf import FEATURES, PRUNE_ROWS
 
 log = logging.getLogger(__name__)
@@ -54,8 +54,8 @@ def compute_baseline(
 ) -> tuple[BaselineRecord, np.ndarray]:
     """Return the baseline of a data set, which is computed once and kept in `cache/floors`.
 
-    Features and regularisation are chosen by stratified cross-validation on train and validation;
-    the classifier is then fitted on both and evaluated on test.
+    Features and regularisation are chosen by stratified cross-validation on train and validation,
+    whose folds share no text; the classifier is then fitted on both and evaluated on test.
 
     Args:
         dataset: the texts.
@@ -79,7 +79,10 @@ def _told(dataset: TextDataset, seed: int) -> tuple[BaselineRecord, np.ndarray]:
 
 
 def _key(dataset: TextDataset, seed: int) -> str:
+    learned, test = _texts_of(dataset)
     settings = {
+        # Where no text is repeated, baselines from before texts were dealt together still hold.
+        **({"dealt": "texts"} if _repeats(learned) or _repeats(test) else {}),
         **({"intervals": MICRO_F1} if dataset.multilabel else {}),
         "version": BASELINE_VERSION,
         "features": FEATURES,
@@ -92,6 +95,16 @@ def _key(dataset: TextDataset, seed: int) -> str:
         "seed": seed,
     }
     return hash_of(settings, spaced=True)[:32]
+
+
+def _texts_of(dataset: TextDataset) -> tuple[list[str], Sequence[str]]:
+    """Return the texts that a baseline learns from, and those of test."""
+    train, validation, test = (dataset.splits[name] for name in ("train", "validation", "test"))
+    return [*train.texts, *validation.texts], test.texts
+
+
+def _repeats(texts: Sequence[str]) -> bool:
+    return len(set(texts)) < len(texts)
 
 
 def _write(path: Path, computed: tuple[BaselineRecord, np.ndarray]) -> None:
@@ -122,7 +135,7 @@ def _compute(dataset: TextDataset, seed: int) -> tuple[BaselineRecord, np.ndarra
     log.info("baseline: TF-IDF and logistic regression on %s …", dataset.name)
     started = time.perf_counter()
     train, validation, test = (dataset.splits[name] for name in ("train", "validation", "test"))
-    texts = [*train.texts, *validation.texts]
+    texts, tested = _texts_of(dataset)
     target = np.concatenate([train.labels, validation.labels])
     num_classes = len(dataset.label_names)
 
@@ -131,11 +144,11 @@ def _compute(dataset: TextDataset, seed: int) -> tuple[BaselineRecord, np.ndarra
         choice.features, texts, target, choice.c, num_classes=num_classes, seed=seed
     )
     multilabel = dataset.multilabel
-    log_probs = regression.vectors(test.texts)
+    log_probs = regression.vectors(tested)
     if multilabel:
         log_probs = log_probabilities(log_probs, multilabel=True)
     preds = answers(log_probs, multilabel=multilabel).numpy()
-    intervals = metric_intervals(test.labels, preds[None], seed)
+    intervals = metric_intervals(test.labels, preds[None], seed, text_of=first_rows(tested))
     macro_f1, micro_f1 = (intervals.get(name, (None, None)) for name in (MACRO_F1, MICRO_F1))
     record = BaselineRecord(
         features=choice.features,
@@ -160,9 +173,9 @@ def _choose(texts: Sequence[str], target: np.ndarray, num_classes: int, seed: in
     """
     work = sum(map(len, texts)) * (num_classes if num_classes > 2 else 1)
     stratum = strata(target)
-    sample = _deal(stratum, math.ceil(work / CHOICE_WORK), seed) == 0
+    sample = _deal(stratum, texts, math.ceil(work / CHOICE_WORK), seed) == 0
     some, target = list(itertools.compress(texts, sample)), target[sample]
-    fold_of = _deal(stratum[sample], FOLDS, seed)
+    fold_of = _deal(stratum[sample], some, FOLDS, seed)
     truth = torch.from_numpy(target)
     worth: dict[tuple[str, float], float] = {}
     kinds = [(count(name, some), REGRESSION) for name in FEATURES]
@@ -179,13 +192,25 @@ def _choose(texts: Sequence[str], target: np.ndarray, num_classes: int, seed: in
     return _Choice(features, c, listed)
 
 
-def _deal(target: np.ndarray, parts: int, seed: int) -> np.ndarray:
-    """Assign each row to a part, class by class, so that every part has its share of each class.
+def _deal(target: np.ndarray, texts: Sequence[str], parts: int, seed: int) -> np.ndarray:
+    """Assign each text to a part, class by class, so that every part has its share of each class.
 
-    Unlike scikit-learn's StratifiedKFold, this allows classes with fewer rows than parts.
+    All rows of a text are in the part of the first of them: a part is judged by what has not seen
+    its texts. Unlike scikit-learn's StratifiedGroupKFold, this allows classes with fewer texts than
+    parts.
+
+    Args:
+        target: class by which each row is dealt. Shape: (rows,).
+        texts: text of each row.
+        parts: number of parts.
+        seed: seed of the deal.
+
+    Returns:
+        The part of each row. Shape: (rows,), int64.
     """
-    shuffled = np.random.default_rng(seed).permutation(len(target))
-    by_class = shuffled[np.argsort(target[shuffled], kind="stable")]
-    part = np.empty(len(target), dtype=np.int64)
-    part[by_class] = np.arange(len(target)) % parts
-    return part
+    first, of_row = np.unique(first_rows(texts), return_inverse=True)
+    shuffled = np.random.default_rng(seed).permutation(len(first))
+    by_class = shuffled[np.argsort(target[first[shuffled]], kind="stable")]
+    part = np.empty(len(first), dtype=np.int64)
+    part[by_class] = np.arange(len(first)) % parts
+    return part[of_row]

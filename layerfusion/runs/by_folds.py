@@ -23,7 +23,9 @@ from layerfusion.runs.inputs import prepare_texts
 from layerfusion.runs.long_texts import settled
 from layerfusion.statistics.intervals import bootstrap_interval, metric_intervals
 from layerfusion.statistics.metrics import evaluate
+from layerfusion.statistics.resampling import independent_rows
 from layerfusion.texts import TextDataset, fingerprint
+from layerfusion.texts.sampling import first_rows
 
 log = logging.getLogger(__name__)
 PACKAGE = "layerfusion"
@@ -33,7 +35,10 @@ def wants_folds(config: TrainConfig, dataset: TextDataset, *, in_sweep: bool) ->
     """Tell whether a job has to be judged on folds: see `TrainConfig.by_folds`."""
     if config.by_folds is not None:
         return config.by_folds
-    train, validation = (len(dataset.splits[name]) for name in ("train", "validation"))
+    train, validation = (
+        independent_rows(len(dataset.splits[name]), first_rows(dataset.splits[name].texts))
+        for name in ("train", "validation")
+    )
     unlimited = config.layers.pilot is None and config.time_limit is None
     few = validation < min(FEW_ROWS, train)
     return in_sweep and unlimited and few and config.protocol == HONEST
@@ -47,6 +52,8 @@ class HeldOutRows:
     """Shape: (rows, classes)."""
     target: Tensor
     """Labels of the rows."""
+    text_of: np.ndarray
+    """Number of the text of each row. Shape: (rows,), int64."""
     folds: int
 
 
@@ -78,9 +85,10 @@ def judge_on_folds(config: TrainConfig, dataset: TextDataset) -> FoldsRecord | N
     target = held_out.target.numpy()
     figures = evaluate(held_out.log_probs, target)
     right = right_rows(held_out.log_probs, held_out.target).double().numpy()
-    low, high = bootstrap_interval(right, target, config.seed)
+    text_of = held_out.text_of
+    low, high = bootstrap_interval(right, target, config.seed, text_of=text_of)
     said = answers(held_out.log_probs, multilabel=dataset.multilabel).numpy()
-    ends = metric_intervals(target, said[None], config.seed)
+    ends = metric_intervals(target, said[None], config.seed, text_of=text_of)
     f1 = {
         name: Estimate(figures[name], None, *ends.get(name, (None, None)))
         for name in (MACRO_F1, MICRO_F1)
@@ -101,6 +109,7 @@ def judge_on_folds(config: TrainConfig, dataset: TextDataset) -> FoldsRecord | N
             **f1,
             "log_loss": Estimate(figures["log_loss"], None),
         },
+        independent_rows(len(target), text_of),
     )
 
 
@@ -117,10 +126,11 @@ def _fitted_anew(config: TrainConfig, dataset: TextDataset) -> HeldOutRows:
         _logits_of(one_seed, _without(dataset, fold_of == fold))
         for fold in steps(range(folds), "folds of train")
     ]
-    target = np.concatenate([train.labels[fold_of == fold] for fold in range(folds)])
+    rows = np.concatenate([np.flatnonzero(fold_of == fold) for fold in range(folds)])
     found = torch.cat(logits)  # those of labels are log-probabilities already
     log_probs = found if dataset.multilabel else found.log_softmax(dim=1)
-    return HeldOutRows(log_probs, torch.from_numpy(target), folds)
+    target, text_of = train.labels[rows], first_rows(train.texts)[rows]
+    return HeldOutRows(log_probs, torch.from_numpy(target), text_of, folds)
 
 
 def _logits_of(config: TrainConfig, dataset: TextDataset) -> Tensor:

@@ -52,12 +52,12 @@ class HonestProtocol(Protocol):
         """Add bootstrap intervals over test rows, and the consensus of the seeds."""
         target, several = result.target, result.target.ndim == 2
         given = answers(result.probabilities, multilabel=several)
-        intervals = metric_intervals(target, given, seed)
+        intervals = metric_intervals(target, given, seed, text_of=result.text_of)
         estimates = dict(means)
         for name, (low, high) in intervals.items():
             estimates[name] = replace(estimates[name], low=low, high=high)
         right = right_rows(consensus(result.probabilities, multilabel=several), target)
-        low, high = bootstrap_interval(right, target, seed)
+        low, high = bootstrap_interval(right, target, seed, text_of=result.text_of)
         estimates["consensus"] = Estimate(float(right.mean()), None, low, high)
         return estimates
 

@@ -16,7 +16,7 @@ from layerfusion.assets.memo import sha256
 from layerfusion.config.identity import job_id, refuse_other_job, sweep_of, user_code
 from layerfusion.config.job import BUNDLE_UPLOAD, HONEST, MACRO_F1, TrainConfig
 from layerfusion.config.secrets import redacted
-from layerfusion.findings.jobs import read_predictions
+from layerfusion.findings.jobs import TEXT, read_predictions
 from layerfusion.findings.set_mistakes import answers_of_job
 from layerfusion.fusion.deadline import Deadline
 from layerfusion.layers import labels
@@ -260,10 +260,11 @@ def bundle_facts(record: RunRecord) -> dict[str, Any]:
 def _write_predictions(path: Path, result: TrainingResult, baseline_preds: np.ndarray) -> None:
     """Write one row for each seed and test row.
 
-    The columns are seed, row, target, pred, prob (the probability of each class), baseline, and one
-    for each reference. The baseline and the references have no seeds, so their prediction for a
-    test row is repeated for each seed. Labels and answers are class indices or, where a text has
-    several labels, lists that say of each label whether the text has it.
+    The columns are seed, row, text (the first row that has the same text), target, pred, prob (the
+    probability of each class), baseline, and one for each reference. The baseline and the
+    references have no seeds, so their prediction for a test row is repeated for each seed. Labels
+    and answers are class indices or, where a text has several labels, lists that say of each label
+    whether the text has it.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -282,6 +283,7 @@ def _write_predictions(path: Path, result: TrainingResult, baseline_preds: np.nd
         {
             "seed": np.repeat([record.seed for record in result.seeds], rows),
             "row": np.tile(np.arange(rows), seeds),
+            TEXT: np.concatenate([result.text_of] * seeds),
             "target": repeated(result.target),
             "pred": column(answers(result.probabilities, multilabel=several)),
             "prob": pa.FixedSizeListArray.from_arrays(result.probabilities.reshape(-1), classes),

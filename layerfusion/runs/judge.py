@@ -28,9 +28,10 @@ from layerfusion.records.profile import (
 from layerfusion.runs.multi_layer import FittedTogether
 from layerfusion.statistics.intervals import bootstrap_interval, p_of_any_ahead, paired_interval
 from layerfusion.texts import TextDataset
+from layerfusion.texts.sampling import first_rows
 
 HALVES = 50
-"""Number of random halvings of test over which the cross-fitted regret is averaged."""
+"""Number of random halvings of the texts of test over which the cross-fitted regret is averaged."""
 
 
 class Judge:
@@ -53,6 +54,7 @@ class Judge:
         self.candidates = candidates
         self.table = table
         self.target = test.labels
+        self.text_of = first_rows(test.texts)
         hashes = [text_hash(text) for text in test.texts]
         self.test = read_layers(candidates.sources, candidates.layers, hashes)
         strengths = [one.strength for one in table.held_out]
@@ -104,20 +106,21 @@ class Judge:
 
     def _worth(self, right: np.ndarray) -> tuple[Accuracy, Regret, tuple[float, float, float]]:
         """Compare with the best single layer in hindsight and the last. Shape: (test rows,)."""
-        behind = paired_interval(self.layers[self.hindsight], right, self.target)
+        target, text_of = self.target, self.text_of
+        behind = paired_interval(self.layers[self.hindsight], right, target, text_of=text_of)
         regret = Regret(
             behind.mean,
             behind.low,
             behind.high,
             self._cross_fitted(right),
-            p_of_any_ahead(self.layers, right, self.target),
+            p_of_any_ahead(self.layers, right, target, text_of=text_of),
         )
-        over = paired_interval(right, self.last, self.target)
+        over = paired_interval(right, self.last, target, text_of=text_of)
         return self.accuracy(right), regret, (over.mean, over.low, over.high)
 
     def accuracy(self, right: np.ndarray) -> Accuracy:
         """Compute the accuracy and its interval from the rows that are right."""
-        low, high = bootstrap_interval(right, self.target, self.config.seed)
+        low, high = bootstrap_interval(right, self.target, self.config.seed, text_of=self.text_of)
         return Accuracy(float(right.mean()), low, high)
 
     def _together(self, places: Sequence[int]) -> np.ndarray:
@@ -137,13 +140,15 @@ class Judge:
         return self._right([side_by_side], [test], strengths)[0]
 
     def _cross_fitted(self, right: np.ndarray) -> float:
+        """Take the best layer of one half of the texts, and judge it on the rows of the other."""
         rng = np.random.default_rng(self.config.seed)
-        layers = np.stack(self.layers)
+        layers, texts = np.stack(self.layers), np.unique(self.text_of)
         regrets = []
         for _ in range(HALVES):
-            order = rng.permutation(len(right))
-            for half in (order[: len(order) // 2], order[len(order) // 2 :]):
-                rest = np.setdiff1d(order, half)
+            order = rng.permutation(len(texts))
+            for some in (order[: len(order) // 2], order[len(order) // 2 :]):
+                inside = np.isin(self.text_of, texts[some])
+                half, rest = np.flatnonzero(inside), np.flatnonzero(~inside)
                 best = int(layers[:, half].mean(axis=1).argmax())
                 regrets.append(float(layers[best, rest].mean() - right[rest].mean()))
         return float(np.mean(regrets))

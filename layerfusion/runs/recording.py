@@ -45,8 +45,10 @@ from layerfusion.runs.protocol import protocol_of
 from layerfusion.runs.resources import peak_memory
 from layerfusion.statistics.intervals import mean_sd, metric_intervals
 from layerfusion.statistics.metrics import evaluate
+from layerfusion.statistics.resampling import independent_rows
 from layerfusion.texts import TextDataset, fingerprint
 from layerfusion.texts.languages import writing_of
+from layerfusion.texts.sampling import first_rows
 from layerfusion.texts.table import SPLITS
 
 PACKAGES = ("layerfusion", "torch", "transformers", "lightning", "hydra-core", "scikit-learn")
@@ -181,6 +183,10 @@ def data_record(dataset: TextDataset, limit: LimitConfig) -> DataRecord:
         multilabel=dataset.multilabel,
         languages=writing.languages,
         written=writing.words,
+        worth={
+            split: independent_rows(len(rows.texts), first_rows(rows.texts))
+            for split, rows in dataset.splits.items()
+        },
     )
 
 
@@ -209,7 +215,7 @@ def _reference(
     alone = replace(inputs, selection=Selection((Choice(probed.layer, "reference"),)))
     test = evaluate(reference.logits, result.target)
     preds = answers(reference.logits, multilabel=result.target.ndim == 2).numpy()
-    ends = metric_intervals(result.target, preds[None])
+    ends = metric_intervals(result.target, preds[None], text_of=result.text_of)
     return ReferenceRecord(
         LayerRecord(
             **_place(inputs, probed.layer),

@@ -83,7 +83,9 @@ def probed_layers(
     """Sum up what the probes of some layers say of held-out rows; nothing where there are none."""
     found = []
     for layer, one in zip(layers if held_out else (), held_out, strict=True):
-        low, high = bootstrap_interval(one.right.double().numpy(), one.target.numpy())
+        text_of = None if one.text_of is None else one.text_of.numpy()
+        right = one.right.double().numpy()
+        low, high = bootstrap_interval(right, one.target.numpy(), text_of=text_of)
         found.append(ProbedLayer(layer, one.accuracy, low, high, one.log_loss))
     return tuple(found)
 

@@ -12,14 +12,18 @@ Where a row has any number of the labels, it has no class: all rows are then res
 functions below take such labels as a matrix of shape (rows, labels), which is true where a row has
 a label.
 
+Rows that repeat a text are drawn together: `text_of` says which text a row has, and is for whoever
+asks to give (`statistics.resampling`). Where no text is repeated, figures are those of rows.
+
 Resampling cannot draw a kind of row that did not occur: where all rows were right, every resample
-is. No end of an interval therefore lies nearer to the mean than `unseen_share`. This widens
-intervals only where fewer than four rows differ from the others.
+is. No end of an interval therefore lies nearer to the mean than `unseen_share`, of as many rows
+as `independent_rows` says. This widens intervals only where fewer than four rows differ from the
+others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,9 +34,16 @@ from scipy.special import ndtri, stdtrit
 
 from layerfusion.errors import UserError
 from layerfusion.statistics.f1 import f1_scores
+from layerfusion.statistics.resampling import (
+    Strata,
+    check_texts,
+    independent_rows,
+    mean_variance,
+    strata_of,
+    take_texts,
+    total_rows,
+)
 
-_CHUNK_CELLS = 4_000_000
-"""Most numbers that are drawn at a time: 32 MB."""
 RESAMPLES = 20_000
 """Resamples for the interval of a difference. It takes many, as one end may be close to zero."""
 F1_RESAMPLES = 5_000
@@ -93,7 +104,7 @@ def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
     return float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else None
 
 
-def unseen_share(rows: int, level: float = LEVEL) -> float:
+def unseen_share(rows: float, level: float = LEVEL) -> float:
     """Return the largest share that a kind of row may have of which none occurred among some rows.
 
     It is the bound of Clopper and Pearson (Biometrika 26, 1934) for 0 of n: 1 - (α/2)^(1/n), about
@@ -107,6 +118,7 @@ def bootstrap_interval(
     target: np.ndarray,
     seed: int = 0,
     *,
+    text_of: np.ndarray | None,
     resamples: int = 2000,
     level: float = LEVEL,
 ) -> tuple[float, float]:
@@ -118,20 +130,28 @@ def bootstrap_interval(
         target: true class of each row, within which rows are resampled. Shape: (rows,), or (rows,
             labels) where rows have several labels.
         seed: seed of the resampling.
+        text_of: number of the text of each row; None if all differ. Shape: (rows,).
         resamples: number of resamples.
         level: share of the resamples that lie in the interval.
 
     Raises:
-        UserError: if there are no rows, or not the labels of each row.
+        UserError: if there are no rows, or not the label and the text of each row.
     """
     rows = np.asarray(correct, dtype=np.float64)
     rows = rows.mean(axis=0) if rows.ndim == 2 else rows
-    low, high = _ends(_resampled_means(rows, target, resamples, seed), level)
-    return _widened(float(rows.mean()), low, high, rows.size, level, least=0)
+    low, high = _ends(_resampled_means(rows, target, text_of, resamples, seed), level)
+    size = independent_rows(rows.size, text_of)
+    return _widened(float(rows.mean()), low, high, size, level, least=0)
 
 
 def paired_interval(
-    a: np.ndarray, b: np.ndarray, target: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0
+    a: np.ndarray,
+    b: np.ndarray,
+    target: np.ndarray,
+    *,
+    text_of: np.ndarray | None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> Difference:
     """Return the accuracy of `a` minus that of `b`, with a 95 % stratified bootstrap interval.
 
@@ -142,18 +162,20 @@ def paired_interval(
         b: the same share for the other system. Shape: (rows,).
         target: true class of each row, within which rows are resampled. Shape: (rows,), or (rows,
             labels) where rows have several labels.
+        text_of: number of the text of each row; None if all differ. Shape: (rows,).
         resamples: number of bootstrap samples.
         seed: seed of the resampling.
 
     Raises:
         UserError: if the two systems do not have the same number of rows, if there are none, or if
-            there are not the labels of each row.
+            there are not the label and the text of each row.
     """
     if a.shape != b.shape or a.size == 0:
         raise UserError(f"paired interval: {a.size} and {b.size} test rows cannot be paired")
     mean = float(np.mean(a - b))
-    low, high = _ends(_resampled_means(a - b, target, resamples, seed), LEVEL)
-    return Difference(mean, *_widened(mean, low, high, a.size, LEVEL, least=-1), a.size)
+    low, high = _ends(_resampled_means(a - b, target, text_of, resamples, seed), LEVEL)
+    size = independent_rows(a.size, text_of)
+    return Difference(mean, *_widened(mean, low, high, size, LEVEL, least=-1), a.size)
 
 
 def p_of_any_ahead(
@@ -161,6 +183,7 @@ def p_of_any_ahead(
     own: np.ndarray,
     target: np.ndarray,
     *,
+    text_of: np.ndarray | None,
     resamples: int = 4000,
     seed: int = 0,
 ) -> float:
@@ -178,32 +201,36 @@ def p_of_any_ahead(
         own: the same share for the system. Shape: (rows,).
         target: true class of each row, within which rows are resampled. Shape: (rows,), or (rows,
             labels) where rows have several labels.
+        text_of: number of the text of each row; None if all differ. Shape: (rows,).
         resamples: number of bootstrap samples; no p-value is below 1 / (resamples + 1).
         seed: seed of the resampling.
 
     Raises:
-        UserError: if there are no rows, or not the labels of each row.
+        UserError: if there are no rows, or not the label and the text of each row.
     """
-    target = _strata_of(target, own.size)
+    target = strata_of(target, own.size, text_of)
     ahead = np.round(np.stack([one - own for one in rivals], axis=1), 12)  # (rows, rivals)
     means = ahead.mean(axis=0)
-    errors = np.sqrt([_row_variance(one, target) for one in ahead.T])
+    errors = np.sqrt([mean_variance(one, target, text_of) for one in ahead.T])
     if np.any((errors == 0) & (means > 0)):
         return 1 / (resamples + 1)
     varied = errors > 0
     if not varied.any():
         return 1.0
     ahead, means, errors = ahead[:, varied], means[varied], errors[varied]
-    strata = _strata(ahead, target)
+    strata = Strata.of(ahead, target, text_of)
     largest = []
-    for draws in _draws([counts for *_, counts in strata], resamples, seed, ahead.shape[1]):
-        sums = sum(drawn @ distinct for drawn, (_, distinct, _) in zip(draws, strata, strict=True))
-        largest.append(((sums / len(ahead) - means) / errors).max(axis=1))
+    for draws in strata.draws(resamples, seed, ahead.shape[1]):
+        sums = sum(drawn @ one for drawn, one in zip(draws, strata.distinct, strict=True))
+        drawn_means = sums / total_rows(draws)[:, None]
+        largest.append(((drawn_means - means) / errors).max(axis=1))
     as_large = np.concatenate(largest) >= (means / errors).max() - 1e-9
     return float((1 + as_large.sum()) / (1 + resamples))
 
 
-def crossed_interval(differences: np.ndarray, target: np.ndarray) -> CrossedDifference:
+def crossed_interval(
+    differences: np.ndarray, target: np.ndarray, *, text_of: np.ndarray | None
+) -> CrossedDifference:
     """Compare two systems that were trained on several draws and evaluated on the same rows.
 
     Draws of the training rows are crossed with test rows, and both are samples. The 95 % interval
@@ -230,19 +257,21 @@ def crossed_interval(differences: np.ndarray, target: np.ndarray) -> CrossedDiff
             and the other system may differ between draws. Shape: (draws, rows).
         target: true class of each row. Shape: (rows,), or (rows, labels) where rows have several
             labels.
+        text_of: number of the text of each row; None if all differ. Shape: (rows,).
 
     Raises:
-        UserError: for fewer than two draws, no rows, or not the labels of each row.
+        UserError: for fewer than two draws, no rows, or not the label and the text of each row.
     """
     draws, rows = differences.shape
     if draws < 2:
         raise UserError(f"crossed interval: {draws} draw of the training rows; it needs 2 or more")
-    target = _strata_of(target, rows)
+    target = strata_of(target, rows, text_of)
     x = np.asarray(differences, dtype=np.float64)
     # Values are multiples of 1 / seeds. They are rounded so that sums which cancel are exactly 0.
     mean = float(np.round(x.mean(), 12))
     of_draws = float(np.round(x.mean(axis=1), 12).var(ddof=1)) / draws
-    of_rows = max(0.0, _row_variance(x.mean(axis=0), target) - _interaction(x, target))
+    of_rows = mean_variance(x.mean(axis=0), target, text_of) - _interaction(x, target, text_of)
+    of_rows = max(0.0, of_rows)
 
     def half(level: float) -> float:
         tail = (1 + level) / 2
@@ -257,6 +286,7 @@ def metric_intervals(
     preds: np.ndarray,
     seed: int = 0,
     *,
+    text_of: np.ndarray | None,
     resamples: int = 2000,
     level: float = LEVEL,
 ) -> dict[str, tuple[float, float]]:
@@ -270,27 +300,31 @@ def metric_intervals(
         target: class indices, shape (rows,), or true where a row has a label, shape (rows, labels).
         preds: answers in the same form. Shape: (seeds, rows), or (seeds, rows, labels).
         seed: seed of the resampling.
+        text_of: number of the text of each row; None if all differ. Shape: (rows,).
         resamples: number of resamples.
         level: share of the resamples that lie in an interval.
 
     Returns:
-        Intervals (low, high) of `accuracy` and `macro_f1`; without `macro_f1` where the answers to
-        all rows of a class are the same, for every class: then no resample differs from the rows.
-        Where rows have several labels, `micro_f1` besides, and neither F1 where no resample does.
+        Intervals (low, high) of `accuracy` and `macro_f1`; without `macro_f1` where no resample
+        differs from the rows, as where the answers to all rows of a class are the same, for every
+        class. Where rows have several labels, `micro_f1` besides, and neither F1 in that case.
 
     Raises:
-        UserError: if there are no rows, or not the labels of each row.
+        UserError: if there are no rows, or not the label and the text of each row.
     """
     target, preds = np.asarray(target), np.asarray(preds)
     if target.ndim == 2:
-        return _set_intervals(target, preds, seed, resamples, level)
-    found = _resampled_figures(target, preds, seed, resamples)
+        return _set_intervals(target, preds, text_of, seed, resamples, level)
+    found = _resampled_figures(target, preds, text_of, seed, resamples)
     mean = float((preds == target).mean())
     ends = _ends(found["accuracy"], level)
-    intervals = {"accuracy": _widened(mean, *ends, len(target), level, least=0)}
+    size = independent_rows(len(target), text_of)
+    intervals = {"accuracy": _widened(mean, *ends, size, level, least=0)}
     alike = [np.unique(preds[:, target == label], axis=1).shape[1] for label in np.unique(target)]
-    if max(alike) > 1:
-        intervals["macro_f1"] = _ends(found["macro_f1"].mean(axis=1), level)
+    macro_f1 = found["macro_f1"].mean(axis=1)
+    # Texts with several rows change the sizes of the classes, and F1 with them.
+    if max(alike) > 1 or np.ptp(macro_f1) > 0:
+        intervals["macro_f1"] = _ends(macro_f1, level)
     return intervals
 
 
@@ -300,6 +334,7 @@ def f1_interval(
     b: np.ndarray,
     target: np.ndarray,
     *,
+    text_of: np.ndarray | None,
     resamples: int = F1_RESAMPLES,
     seed: int = 0,
 ) -> Difference:
@@ -313,6 +348,7 @@ def f1_interval(
         a: answers of each seed. Shape: (seeds, rows), or (seeds, rows, labels).
         b: those of the other system, which may have another number of seeds.
         target: labels. Shape: (rows,), or (rows, labels).
+        text_of: number of the text of each row; None if all differ. Shape: (rows,).
         resamples: number of bootstrap samples.
         seed: seed of the resampling.
 
@@ -322,41 +358,43 @@ def f1_interval(
     if a.shape[1:] != b.shape[1:]:
         raise UserError(f"F1 interval: {a.shape[1]} and {b.shape[1]} test rows cannot be paired")
     resample = _resampled_figures if target.ndim == 1 else _resampled_sets
-    found = resample(target, np.concatenate([a, b]), seed, resamples)[metric]
+    found = resample(target, np.concatenate([a, b]), text_of, seed, resamples)[metric]
     each = found[:, : len(a)].mean(axis=1) - found[:, len(a) :].mean(axis=1)
     mean = float(f1_scores(metric, target, a).mean() - f1_scores(metric, target, b).mean())
     ends = _ends(np.round(each, 9), LEVEL)
-    return Difference(mean, *_widened(mean, *ends, len(target), LEVEL, least=-1), len(target))
+    size = independent_rows(len(target), text_of)
+    return Difference(mean, *_widened(mean, *ends, size, LEVEL, least=-1), len(target))
 
 
 def _resampled_figures(
-    target: np.ndarray, preds: np.ndarray, seed: int, resamples: int
+    target: np.ndarray, preds: np.ndarray, text_of: np.ndarray | None, seed: int, resamples: int
 ) -> dict[str, np.ndarray]:
     """Compute accuracy, mean over the seeds, and macro-F1 of each seed in each resample.
 
     Shapes: (resamples,), and (resamples, seeds).
     """
     seeds, rows = preds.shape
-    _strata_of(target, rows)
+    strata_of(target, rows, text_of)
     num_classes = int(max(target.max(), preds.max())) + 1
-    strata = _strata(preds.T, target)
+    strata = Strata.of(preds.T, target, text_of)
     # For each class: the cells of (seeds, num_classes) that its patterns count in, as a matrix of
     # shape (patterns, cells). It has only the cells in use: a class is confused with few others.
     cells, falls = [], []
-    for _, patterns, _ in strata:
+    for patterns in strata.distinct:
         place = patterns + num_classes * np.arange(seeds)
         used, column = np.unique(place, return_inverse=True)
         fall = np.zeros((len(patterns), len(used)))
         fall[np.arange(len(patterns))[:, None], column.reshape(place.shape)] = 1
         cells.append(used)
         falls.append(fall)
-    occurs = np.bincount(target, minlength=num_classes)
     accuracy, macro_f1 = [], []
-    for draws in _draws([counts for *_, counts in strata], resamples, seed, seeds * num_classes):
+    for draws in strata.draws(resamples, seed, seeds * num_classes):
         size = len(draws[0])
         predicted = np.zeros((size, seeds * num_classes))
         hits = np.zeros((size, seeds, num_classes))
-        for (label, *_), used, fall, drawn in zip(strata, cells, falls, draws, strict=True):
+        occurs = np.zeros((size, 1, num_classes))
+        for label, used, fall, drawn in zip(strata.labels, cells, falls, draws, strict=True):
+            occurs[:, 0, label] = drawn.sum(axis=1)
             found = drawn @ fall
             predicted[:, used] += found
             own = used % num_classes == label
@@ -365,12 +403,17 @@ def _resampled_figures(
         either = predicted.reshape(hits.shape) + occurs
         f1 = np.divide(2 * hits, either, out=np.zeros_like(hits), where=either > 0)
         macro_f1.append(f1.sum(axis=2) / (either > 0).sum(axis=2))
-        accuracy.append(hits.sum(axis=(1, 2)) / (seeds * rows))
+        accuracy.append(hits.sum(axis=(1, 2)) / (seeds * total_rows(draws)))
     return {"accuracy": np.concatenate(accuracy), "macro_f1": np.concatenate(macro_f1)}
 
 
 def ratio_interval(
-    parts: np.ndarray, wholes: np.ndarray, seed: int = 0, *, resamples: int = 2000
+    parts: np.ndarray,
+    wholes: np.ndarray,
+    seed: int = 0,
+    *,
+    text_of: np.ndarray | None,
+    resamples: int = 2000,
 ) -> tuple[float, float]:
     """Return a 95 % bootstrap interval of a ratio of sums over rows, such as Σ hits / Σ answers.
 
@@ -381,51 +424,62 @@ def ratio_interval(
             (rows,).
         wholes: what it adds to the denominator. Shape: (rows,).
         seed: seed of the resampling.
+        text_of: number of the text of each row; None if all differ. Shape: (rows,).
         resamples: number of resamples.
 
     Raises:
-        UserError: if no row counts.
+        UserError: if no row counts, or there is not the text of each.
     """
+    check_texts(text_of, len(wholes))
     counted = wholes > 0
-    pairs = np.stack([parts, wholes], axis=1)[counted]
-    stratum = _strata_of(np.zeros(len(pairs), dtype=np.int64), len(pairs))
-    ((_, distinct, counts),) = _strata(pairs, stratum)
-    sums = [drawn @ distinct for (drawn,) in _draws([counts], resamples, seed)]
+    pairs, texts = np.stack([parts, wholes], axis=1)[counted], take_texts(text_of, counted)
+    stratum = strata_of(np.zeros(len(pairs), dtype=np.int64), len(pairs), texts)
+    strata = Strata.of(pairs, stratum, texts)
+    sums = [drawn @ strata.distinct[0] for (drawn,) in strata.draws(resamples, seed)]
     low, high = _ends(np.concatenate([one[:, 0] / one[:, 1] for one in sums]), LEVEL)
-    return _widened(float(parts.sum() / wholes.sum()), low, high, len(pairs), LEVEL, least=0)
+    size = independent_rows(len(pairs), texts)
+    return _widened(float(parts.sum() / wholes.sum()), low, high, size, LEVEL, least=0)
 
 
 def _set_intervals(
-    target: np.ndarray, preds: np.ndarray, seed: int, resamples: int, level: float
+    target: np.ndarray,
+    preds: np.ndarray,
+    text_of: np.ndarray | None,
+    seed: int,
+    resamples: int,
+    level: float,
 ) -> dict[str, tuple[float, float]]:
     """Return the intervals of `metric_intervals` for rows that have any number of the labels.
 
     Args:
         target: true where a row has a label. Shape: (rows, labels).
         preds: true where it is answered. Shape: (seeds, rows, labels).
-        seed: see there, as the other two.
+        text_of: see there, as the other three.
+        seed: see there.
         resamples: see there.
         level: see there.
     """
-    found = _resampled_sets(target, preds, seed, resamples)
+    found = _resampled_sets(target, preds, text_of, seed, resamples)
     mean = float((preds == target).all(axis=2).mean())
     ends = {name: _ends(found[name].mean(axis=1), level) for name in ("macro_f1", "micro_f1")}
-    accuracy = _widened(mean, *_ends(found["accuracy"], level), len(target), level, least=0)
+    size = independent_rows(len(target), text_of)
+    accuracy = _widened(mean, *_ends(found["accuracy"], level), size, level, least=0)
     return {"accuracy": accuracy, **{name: one for name, one in ends.items() if one[0] < one[1]}}
 
 
 def _resampled_sets(
-    target: np.ndarray, preds: np.ndarray, seed: int, resamples: int
+    target: np.ndarray, preds: np.ndarray, text_of: np.ndarray | None, seed: int, resamples: int
 ) -> dict[str, np.ndarray]:
     """Compute what `_resampled_figures` does, and micro-F1, where rows have several labels."""
     target, preds = target.astype(bool), preds.astype(bool)
     seeds, rows, labels = preds.shape
-    _strata_of(target, rows)
+    one_stratum = strata_of(target, rows, text_of)
     packed = np.packbits(np.concatenate([target[None], preds]), axis=2)
     # Rows with the same labels and answers are interchangeable; the first of them stands for all.
-    _, first, counts = np.unique(
-        np.moveaxis(packed, 1, 0).reshape(rows, -1), axis=0, return_index=True, return_counts=True
+    _, first, kind_of = np.unique(
+        np.moveaxis(packed, 1, 0).reshape(rows, -1), axis=0, return_index=True, return_inverse=True
     )
+    strata = Strata.of(kind_of.reshape(rows, 1), one_stratum, text_of)
     has, said = target[first], np.moveaxis(preds[:, first], 0, 1)
     exact = (said == has[:, None]).all(axis=2).mean(axis=1)
     # Most rows have few of the labels.
@@ -433,7 +487,7 @@ def _resampled_sets(
     # 2 tp / (answered + occurring), the denominator label by label.
     either = csr_array((said.astype(np.int64) + has[:, None]).reshape(len(first), -1))
     found: dict[str, list[np.ndarray]] = {"accuracy": [], "macro_f1": [], "micro_f1": []}
-    for (drawn,) in _draws([counts], resamples, seed, 3 * seeds * labels):
+    for (drawn,) in strata.draws(resamples, seed, 3 * seeds * labels):
         twice, sums = (
             np.asarray((one.T @ drawn.T).T).reshape(-1, seeds, labels) for one in (2 * hits, either)
         )
@@ -441,7 +495,7 @@ def _resampled_sets(
         by_label = twice / np.maximum(sums, 1)
         macro = by_label.sum(axis=2) / np.maximum(occurring, 1)
         micro = twice.sum(axis=2) / np.maximum(sums.sum(axis=2), 1)
-        found["accuracy"].append(drawn @ exact / rows)
+        found["accuracy"].append(drawn @ exact / drawn.sum(axis=1))
         found["macro_f1"].append(macro)
         found["micro_f1"].append(micro)
     return {name: np.concatenate(values) for name, values in found.items()}
@@ -465,101 +519,28 @@ def _critical(draws: int, tail: float) -> np.ndarray:
     return np.array([stdtrit(draws - 1, tail), ndtri(tail)])
 
 
-def _row_variance(values: np.ndarray, target: np.ndarray) -> float:
-    """Return the variance of the mean of rows drawn within their classes: Σ_c n_c s²_c / n².
-
-    A class with one row adds no variance.
-    """
-    classes = [values[target == label] for label in np.unique(target)]
-    return sum(c.size * float(c.var(ddof=1)) for c in classes if c.size > 1) / target.size**2
-
-
-def _interaction(x: np.ndarray, target: np.ndarray) -> float:
+def _interaction(x: np.ndarray, target: np.ndarray, text_of: np.ndarray | None) -> float:
     """Estimate the part of the variance of the rows' means that differs from draw to draw."""
     rest = x - x.mean(axis=0)
     draws = len(x)
     # The D residuals of a row have D - 1 degrees of freedom. A mean of D draws has 1 / D of their
     # variance.
-    return sum(_row_variance(one, target) for one in rest) / ((draws - 1) * draws)
-
-
-# -- resampling ---------------------------------------------------------------------------------
-
-
-def _strata_of(target: np.ndarray, rows: int) -> np.ndarray:
-    """Return the stratum of each row: its class, or one for all where a row has several labels.
-
-    Args:
-        target: labels. Shape: (rows,), or (rows, labels).
-        rows: number of rows that there should be.
-
-    Raises:
-        UserError: if there are no rows, or not the labels of as many.
-    """
-    target = np.asarray(target)
-    if not rows:
-        raise UserError("statistics: an interval needs at least one test row")
-    if target.ndim not in (1, 2) or len(target) != rows:
-        raise UserError(
-            f"statistics: {rows} test rows and labels of shape {target.shape}; each row needs one"
-        )
-    return target if target.ndim == 1 else np.zeros(rows, dtype=np.int64)
-
-
-def _strata(patterns: np.ndarray, target: np.ndarray) -> list[tuple[int, np.ndarray, np.ndarray]]:
-    """Return each class with its distinct patterns and the number of rows that have each pattern.
-
-    Args:
-        patterns: values that are drawn together with a row. Shape: (rows, anything).
-        target: true class of each row. Shape: (rows,).
-    """
-    found = []
-    for label in np.unique(target):
-        distinct, counts = np.unique(patterns[target == label], axis=0, return_counts=True)
-        found.append((int(label), distinct, counts))
-    return found
-
-
-def _draws(
-    counts: Sequence[np.ndarray], resamples: int, seed: int, width: int = 0
-) -> Iterator[list[np.ndarray]]:
-    """Draw how often each pattern of each class occurs, in chunks of resamples that fit in memory.
-
-    Rows of one class with the same pattern are interchangeable, so the number of draws of each
-    *pattern* is multinomial. That is the same distribution as drawing rows, and much cheaper.
-
-    Args:
-        counts: for each class, the number of rows that have each of its patterns.
-        resamples: number of resamples.
-        seed: seed of the resampling.
-        width: numbers that the caller keeps for each resample, besides the counts.
-
-    Yields:
-        For each class, counts of shape (resamples of the chunk, patterns).
-    """
-    # Each class has a generator of its own, so that the draws do not depend on the chunk size.
-    generators = np.random.default_rng(seed).spawn(len(counts))
-    chunk = max(1, _CHUNK_CELLS // (sum(map(len, counts)) + width))
-    for start in range(0, resamples, chunk):
-        size = min(chunk, resamples - start)
-        yield [
-            rng.multinomial(int(own.sum()), own / own.sum(), size=size)
-            for rng, own in zip(generators, counts, strict=True)
-        ]
+    return sum(mean_variance(one, target, text_of) for one in rest) / ((draws - 1) * draws)
 
 
 def _resampled_means(
-    values: np.ndarray, target: np.ndarray, resamples: int, seed: int
+    values: np.ndarray, target: np.ndarray, text_of: np.ndarray | None, resamples: int, seed: int
 ) -> np.ndarray:
     """Return the mean of `values` in each stratified resample. Shape: (resamples,)."""
-    target = _strata_of(target, values.size)
+    target = strata_of(target, values.size, text_of)
     # Values are multiples of 1 / seeds. Rounding makes equal ones equal, and a mean of 0 exactly 0.
-    strata = _strata(np.round(values, 12)[:, None], target)
-    sums = [
-        sum(drawn @ distinct[:, 0] for drawn, (_, distinct, _) in zip(draws, strata, strict=True))
-        for draws in _draws([counts for *_, counts in strata], resamples, seed)
+    strata = Strata.of(np.round(values, 12)[:, None], target, text_of)
+    means = [
+        sum(drawn @ one[:, 0] for drawn, one in zip(draws, strata.distinct, strict=True))
+        / total_rows(draws)
+        for draws in strata.draws(resamples, seed)
     ]
-    return np.round(np.concatenate(sums) / values.size, 9)
+    return np.round(np.concatenate(means), 9)
 
 
 def _ends(figures: np.ndarray, level: float) -> tuple[float, float]:
@@ -569,15 +550,15 @@ def _ends(figures: np.ndarray, level: float) -> tuple[float, float]:
 
 
 def _widened(
-    mean: float, low: float, high: float, rows: int, level: float, *, least: float
+    mean: float, low: float, high: float, rows: float, level: float, *, least: float
 ) -> tuple[float, float]:
     """Move the ends of an interval away from the mean to what rows of an unseen kind allow.
 
     Args:
-        mean: the figure, between `least` and 1, which one row changes by at most 1 / rows.
+        mean: the figure, between `least` and 1, which one row changes by at most 1 / n.
         low: end of its bootstrap interval.
         high: the other end.
-        rows: number of rows.
+        rows: number of rows, or what it is worth: see `independent_rows`.
         level: level of the interval.
         least: the least that the figure can be.
     """

@@ -81,7 +81,7 @@ def signed_rank(differences: np.ndarray) -> float:
         return 1.0
     ranks = rankdata(np.abs(kept))
     # A shared rank is a multiple of a half.
-    return sign_flips(ranks * (kept > 0), ranks * (kept < 0), seeds=2).p
+    return sign_flips(ranks * (kept > 0), ranks * (kept < 0), text_of=None, seeds=2).p
 
 
 def smallest_p(data_sets: int, pairs: int) -> float:

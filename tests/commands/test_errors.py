@@ -39,7 +39,9 @@ def _made(rows: int, classes: int, clear: float = 1.5) -> tuple[np.ndarray, np.n
 
 def _answers(probabilities: np.ndarray, labels: np.ndarray) -> Answers:
     names = [str(n) for n in range(probabilities.shape[1])]
-    return Answers(names, labels, probabilities.argmax(axis=1), probabilities.max(axis=1))
+    return Answers(
+        names, labels, probabilities.argmax(axis=1), probabilities.max(axis=1), text_of=None
+    )
 
 
 @pytest.mark.parametrize("classes", [2, 5])
@@ -55,7 +57,7 @@ def test_figures_of_classes_are_those_of_scikit_learn(classes: int) -> None:
 
 
 def test_a_class_without_a_row_or_an_answer_has_no_figure() -> None:
-    answers = Answers(["a", "b", "c"], np.array([0, 0]), np.array([0, 1]), np.ones(2))
+    answers = Answers(["a", "b", "c"], np.array([0, 0]), np.array([0, 1]), np.ones(2), text_of=None)
     never, none = answers.classes()[1:]
     assert (never.precision, never.f1) == (0.0, 0.0)
     assert np.isnan(never.recall)

@@ -130,7 +130,7 @@ def test_a_record_says_what_would_be_claimed_under_names_of_its_own(
     claimed = record.test["claimed_accuracy"]
     right = (predictions.pred == predictions.target).to_numpy().reshape(2, -1)
     target = predictions.target.to_numpy()[: right.shape[1]]
-    assert (claimed.low, claimed.high) == bootstrap_interval(right, target)
+    assert (claimed.low, claimed.high) == bootstrap_interval(right, target, text_of=None)
     mean = np.mean([seed.test["selection_bias"] for seed in record.seeds])
     assert record.test["selection_bias"].mean == pytest.approx(mean)
 

@@ -11,7 +11,9 @@ def test_without_any_difference_between_epochs_all_of_the_gain_is_bias() -> None
     """Epochs of coins: the best of 100 looks good, and on rows it was not chosen on it is 0.5."""
     generator = np.random.default_rng(0)
     found = [
-        selection_bias(generator.random((100, 200)) < 0.5, np.arange(200) % 2, halvings=20)
+        selection_bias(
+            generator.random((100, 200)) < 0.5, np.arange(200) % 2, halvings=20, text_of=None
+        )
         for _ in range(30)
     ]
     claimed = np.mean([bias.claimed for bias in found])
@@ -24,7 +26,7 @@ def test_without_any_difference_between_epochs_all_of_the_gain_is_bias() -> None
 def test_a_single_epoch_that_is_better_everywhere_has_no_bias() -> None:
     correct = np.zeros((5, 40), bool)
     correct[3, ::2] = True
-    bias = selection_bias(correct, np.arange(40) // 2 % 2)
+    bias = selection_bias(correct, np.arange(40) // 2 % 2, text_of=None)
     assert bias.claimed == 0.5
     assert bias.bias == pytest.approx(0, abs=1e-12)
     np.testing.assert_allclose(bias.rows, correct[3])
@@ -40,7 +42,7 @@ def test_it_is_the_mean_over_halves_in_both_directions() -> None:
             scores = [sum(int(row[i]) for i in chooses) for row in correct]
             best = scores.index(max(scores))
             measured.append(sum(int(correct[best, i]) for i in judges) / len(judges))
-    found = selection_bias(correct, target, seed=4, halvings=9)
+    found = selection_bias(correct, target, seed=4, halvings=9, text_of=None)
     assert found.split_half == pytest.approx(sum(measured) / 18)
     assert found.rows.mean() == pytest.approx(found.split_half)
     assert found.claimed == max(row.sum() for row in correct) / 21
@@ -60,4 +62,4 @@ def test_halves_are_exact_stratified_and_seeded() -> None:
 
 def test_one_row_cannot_be_halved() -> None:
     with pytest.raises(UserError, match="1 test row cannot be halved"):
-        selection_bias(np.ones((3, 1)), np.zeros(1, int))
+        selection_bias(np.ones((3, 1)), np.zeros(1, int), text_of=None)

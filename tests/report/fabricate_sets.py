@@ -58,16 +58,18 @@ def write_set_job(
     probabilities = (1 / (1 + np.exp(-logits))).astype(np.float32)
     given = answers(probabilities, multilabel=True)
     each = [evaluate(np.log(one.astype(float)), target) for one in probabilities]
-    ends = metric_intervals(target, given)
+    ends = metric_intervals(target, given, text_of=None)
     test = {
         name: Estimate(*mean_sd([one[name] for one in each]), *ends.get(name, ()))
         for name in each[0]
     }
     right = right_rows(consensus(probabilities, multilabel=True), target)
-    test["consensus"] = Estimate(float(right.mean()), None, *bootstrap_interval(right, target))
+    test["consensus"] = Estimate(
+        float(right.mean()), None, *bootstrap_interval(right, target, text_of=None)
+    )
     words = 4.0 * target - 2.0 + 2.6 * hard
     floor = evaluate(-np.logaddexp(0, -words), target)
-    floor_ends = metric_intervals(target, (words >= 0)[None])
+    floor_ends = metric_intervals(target, (words >= 0)[None], text_of=None)
     low, high = floor_ends["accuracy"]
     micro_low, micro_high = floor_ends["micro_f1"]
     record = replace(

@@ -23,7 +23,7 @@ def systems(rows: int = 400) -> tuple[np.ndarray, np.ndarray]:
 
 def test_pairing_narrows_the_interval_of_systems_that_agree() -> None:
     a, b = systems()
-    paired = paired_interval(a, b, np.zeros(a.size, int))
+    paired = paired_interval(a, b, np.zeros(a.size, int), text_of=None)
     half = [1.96 * x.std() / np.sqrt(x.size) for x in (a, b)]
     unpaired = unpaired_interval(
         (a.mean(), a.mean() - half[0], a.mean() + half[0]),

@@ -91,7 +91,7 @@ def test_both_are_held_against_the_one_that_validation_of_each_draw_prefers(
         own = {key: answer.mean(axis=0) for key, answer in right[one.size].items()}
         alone = [own[0, "minilm"], own[1, "minilm"], own[2, "smollm2"]]
         differences = [own[draw, "both"] - alone[draw] for draw in range(DRAWS)]
-        expected = crossed_interval(np.stack(differences), np.arange(ROWS) % 2)
+        expected = crossed_interval(np.stack(differences), np.arange(ROWS) % 2, text_of=None)
         assert one.difference == expected
         assert one.family == 2
     assert [one.adjusted for one in found] == holm([one.difference.p for one in found])

@@ -30,7 +30,7 @@ def answers() -> Answers:
     rng = np.random.default_rng(0)
     target = np.repeat([0, 1, 2], [60, 25, 5])
     answer = np.where(rng.random(90) < 0.7, target, rng.integers(0, 3, 90))
-    return Answers(["a", "b", "c"], target, answer, rng.uniform(0.34, 1, 90))
+    return Answers(["a", "b", "c"], target, answer, rng.uniform(0.34, 1, 90), text_of=None)
 
 
 def test_classes_have_the_figures_of_scikit_learn(answers: Answers) -> None:
@@ -52,7 +52,7 @@ def test_confusions_of_many_classes_are_a_list_without_the_right_answers() -> No
     answer = target.copy()
     answer[[0, 1]], answer[3] = 5, 6
     names = [f"class {number}" for number in range(size)]
-    table = confusion_table(Answers(names, target, answer, np.ones(target.size)))
+    table = confusion_table(Answers(names, target, answer, np.ones(target.size), text_of=None))
     assert [row.texts for row in table.rows] == [
         ("class 0", "class 5", "2"),
         ("class 1", "class 6", "1"),
@@ -70,7 +70,9 @@ def test_mistakes_come_surest_first_and_show_texts_only_when_given(answers: Answ
     assert "--texts" in table.note
     texts = tuple(f"text {row} " + "x" * 400 for row in range(90))
     shown = mistake_table(
-        Answers(answers.names, answers.target, answers.answer, answers.confidence, texts)
+        Answers(
+            answers.names, answers.target, answers.answer, answers.confidence, texts, text_of=None
+        )
     )
     first = shown.frame().iloc[0]
     assert first["Text"].startswith(f"text {first['Row']} x")

@@ -170,7 +170,7 @@ def test_pairs_are_tested_against_their_part(group: DataGroup) -> None:
     for row in rows:
         assert row.what is not None
         assert row.against is not None
-        test = sign_flips(row.what.correct, row.against.correct, seeds=SEEDS)
+        test = sign_flips(row.what.correct, row.against.correct, seeds=SEEDS, text_of=None)
         assert row.test.p == pytest.approx(test.p)
         assert row.difference.mean == pytest.approx(
             row.what.correct.mean() - row.against.correct.mean()

@@ -104,7 +104,7 @@ def test_the_mean_over_seeds_is_tested(groups: tuple[DataGroup, ...]) -> None:
     findings = find_all(groups)[group]
     for job in group.fused:
         found = findings.between(job, group.chosen)
-        assert found.test == sign_flips(job.correct, group.chosen.correct, seeds=6)
+        assert found.test == sign_flips(job.correct, group.chosen.correct, seeds=6, text_of=None)
         assert found.difference.mean == pytest.approx(
             job.correct.mean() - group.chosen.correct.mean()
         )

@@ -89,8 +89,8 @@ def test_against_the_probe_is_wider_than_pairing_the_rows() -> None:
     hard = rng.random(1500)
     right = [(hard + 0.15 * rng.normal(size=1500) < share) * 1.0 for share in (0.84, 0.82, 0.79)]
     target = np.arange(1500) % 2
-    regrets = [paired_interval(right[0], one, target) for one in right[1:]]
-    direct = paired_interval(right[2], right[1], target)
+    regrets = [paired_interval(right[0], one, target, text_of=None) for one in right[1:]]
+    direct = paired_interval(right[2], right[1], target, text_of=None)
     names = ("best by log_loss", "best by fisher")
     cell = _cell({n: (r.mean, r.low, r.high) for n, r in zip(names, regrets, strict=True)})
     against = next(

@@ -153,7 +153,7 @@ def found() -> SetAnswers:
     rng = np.random.default_rng(1)
     target = true_labels(300)
     logits = 3.0 * target - 1.5 + rng.normal(size=target.shape)
-    return SetAnswers(LABELS, target, 1 / (1 + np.exp(-logits)))
+    return SetAnswers(LABELS, target, 1 / (1 + np.exp(-logits)), text_of=None)
 
 
 def test_labels_have_the_figures_of_scikit_learn(found: SetAnswers) -> None:
@@ -168,7 +168,9 @@ def test_labels_have_the_figures_of_scikit_learn(found: SetAnswers) -> None:
 
 
 def test_a_label_without_a_row_or_an_answer_has_no_figure() -> None:
-    nothing = SetAnswers(["a", "b"], np.array([[True, False]]), np.array([[0.1, 0.2]]))
+    nothing = SetAnswers(
+        ["a", "b"], np.array([[True, False]]), np.array([[0.1, 0.2]]), text_of=None
+    )
     lost, none = nothing.classes()
     assert (lost.recall, lost.f1) == (0.0, 0.0)
     assert np.isnan([lost.precision, none.precision, none.recall, none.f1]).all()
@@ -224,7 +226,7 @@ def test_differences_are_over_rows_in_one_stratum(runs: Path) -> None:
     best, single = group.best, group.chosen
     assert single is not None
     one = np.zeros(group.rows, dtype=int)
-    expected = paired_interval(best.correct, single.correct, one)
+    expected = paired_interval(best.correct, single.correct, one, text_of=None)
     assert findings.between(best, single).difference == expected
 
 
@@ -252,7 +254,7 @@ def test_draws_are_over_rows_in_one_stratum(tmp_path: Path) -> None:
     (curve,) = learning_curves(load_groups(tmp_path))
     ((found,),) = find_over_draws([curve]).values()
     apart = np.stack([job.correct - alone.correct for job, alone in found.pairs])
-    assert found.difference == crossed_interval(apart, np.zeros(60, dtype=int))
+    assert found.difference == crossed_interval(apart, np.zeros(60, dtype=int), text_of=None)
     write_report(tmp_path, tmp_path / "out", title="Draws")
     assert "Test exact match by rows a label" in (tmp_path / "out" / "report.html").read_text()
 

@@ -57,7 +57,7 @@ def test_choices_are_made_on_validation_and_compared_on_the_same_rows(runs: Path
         assert chosen["deep"].layer.layer == "3"
         assert chosen["wide"].sources == (1 if data.label == "trec" else 2)
         jobs = [read_job(job.folder, job.record) for job in chosen.values() if job.folder]
-        expected = paired_interval(jobs[1].correct, jobs[0].correct, jobs[0].target)
+        expected = paired_interval(jobs[1].correct, jobs[0].correct, jobs[0].target, text_of=None)
         assert finding.difference.mean == pytest.approx(expected.mean)
         p_values[data.label] = finding.test.p
     adjusted = [finding.adjusted for finding in sides.findings.values()]

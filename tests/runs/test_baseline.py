@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -166,11 +167,73 @@ def test_the_choice_is_made_without_test(dataset: TextDataset, tmp_path: Path) -
 
 def test_rows_are_dealt_class_by_class() -> None:
     target = np.repeat([0, 1, 2, 3], [31, 9, 2, 1])
-    part = module._deal(target, 3, seed=0)
+    texts = [f"text {row}" for row in range(len(target))]
+    part = module._deal(target, texts, 3, seed=0)
     for label in range(4):
         counts = np.bincount(part[target == label], minlength=3)
         assert counts.max() - counts.min() <= 1
     assert np.bincount(part).tolist() == [15, 14, 14]
+    # As rows were dealt before there was any notion of repeated texts.
+    assert part[:12].tolist() == [2, 1, 0, 2, 1, 0, 0, 2, 0, 2, 2, 0]
+    repeated = module._deal(target.repeat(3), [text for text in texts for _ in "abc"], 3, seed=0)
+    assert repeated.tolist() == part.repeat(3).tolist()
+
+
+def test_a_repeated_text_is_dealt_with_the_first_of_its_rows() -> None:
+    target, texts = np.array([0, 0, 1, 1, 1, 0]), ["a", "b", "a", "c", "d", "a"]
+    for seed in range(20):
+        part = module._deal(target, texts, 2, seed=seed)
+        assert len({part[0], part[2], part[5]}) == 1
+        assert part[0] != part[1]  # the two texts of class 0
+        assert part[3] != part[4]
+
+
+def test_nothing_is_known_by_heart_of_the_rows_that_choose(tmp_path: Path) -> None:
+    """Labels that no text tells, of texts that occur four times with the same one."""
+    rng = np.random.default_rng(0)
+    texts = [" ".join(map(str, rng.integers(1000, 9999, size=6))) for _ in range(60)]
+    labels = (rng.permutation(60) % 2).tolist()
+    learned = (texts * 4, labels * 4)
+    data = _dataset({"train": learned, "validation": (texts, labels), "test": (texts, labels)}, 2)
+    record, _ = compute_baseline(data, tmp_path)
+    assert len(data.splits["train"].texts) == 240
+    assert max(record.cross_validation.values()) < 0.7
+    assert record.test["accuracy"] > 0.9  # what it knows by heart of rows that it has seen
+
+
+def test_the_interval_is_over_the_texts_of_test(dataset: TextDataset, tmp_path: Path) -> None:
+    test = dataset.splits["test"]
+    few, many = (
+        _dataset(
+            {
+                **{
+                    name: (dataset.splits[name].texts, dataset.splits[name].labels.tolist())
+                    for name in ("train", "validation")
+                },
+                "test": (test.texts * times, test.labels.tolist() * times),
+            },
+            3,
+        )
+        for times in (1, 10)
+    )
+    once, copied = (compute_baseline(one, tmp_path)[0] for one in (few, many))
+    assert copied.test["accuracy"] == pytest.approx(once.test["accuracy"])
+    assert (copied.low, copied.high) == pytest.approx((once.low, once.high))
+
+
+def test_only_baselines_of_data_with_repeats_are_computed_again(
+    dataset: TextDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others lie in the same files as before the rows of a text were dealt together."""
+    assert module._key(dataset, 0) == "6d20a910aed3e2c1a0d21300d501ea98"
+    repeated = []
+    for name in ("train", "test"):
+        split = dataset.splits[name]
+        twice = Split(split.texts[:1] + split.texts, split.labels[[0, *range(len(split.labels))]])
+        repeated.append(replace(dataset, splits={**dataset.splits, name: twice}))
+    own = [module._key(one, 0) for one in repeated]
+    monkeypatch.setattr(module, "_repeats", lambda texts: False)
+    assert not {*own} & {module._key(one, 0) for one in repeated}
 
 
 def test_a_large_train_split_is_sampled_for_the_choice_only(

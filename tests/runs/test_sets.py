@@ -85,14 +85,16 @@ def test_figures_of_test_have_intervals_and_a_consensus(result: TrainingResult) 
     names = ("accuracy", "micro_f1", "macro_f1", "log_loss")
     means = {name: Estimate(0.5, 0.1) for name in names}
     found = HONEST.test_estimates(means, result, seed=3)
-    ends = metric_intervals(result.target, result.probabilities >= 0.5, 3)
+    ends = metric_intervals(result.target, result.probabilities >= 0.5, 3, text_of=None)
     assert ends.keys() == {"accuracy", "micro_f1", "macro_f1"}
     for name, end in ends.items():
         assert (found[name].low, found[name].high) == end
     right = ((result.probabilities.mean(axis=0) >= 0.5) == result.target).all(axis=1)
     consensus = found["consensus"]
     assert consensus.mean == right.mean()
-    assert (consensus.low, consensus.high) == bootstrap_interval(right, np.zeros(ROWS, int), 3)
+    assert (consensus.low, consensus.high) == bootstrap_interval(
+        right, np.zeros(ROWS, int), 3, text_of=None
+    )
 
 
 def test_the_line_of_a_result_speaks_of_exact_match(tmp_path: Path) -> None:

@@ -29,14 +29,14 @@ def test_variances_are_those_of_a_two_way_analysis() -> None:
     assert of_rows > of_both
     square = stats.t.ppf(0.975, draws - 1) ** 2 * of_draws
     square += stats.norm.ppf(0.975) ** 2 * (of_rows - of_both)
-    found = crossed_interval(x, np.zeros(rows, int))
+    found = crossed_interval(x, np.zeros(rows, int), text_of=None)
     assert found.high - found.mean == pytest.approx(np.sqrt(square / x.size))
     assert (found.draws, found.rows) == (4, 300)
 
 
 def test_draws_that_move_all_rows_alike_make_the_t_test_of_their_means() -> None:
     means = np.array([0.02, 0.05, 0.01])
-    found = crossed_interval(np.repeat(means[:, None], 300, axis=1), TARGET)
+    found = crossed_interval(np.repeat(means[:, None], 300, axis=1), TARGET, text_of=None)
     oracle: Any = stats.ttest_1samp(means, 0)
     assert found.p == pytest.approx(oracle.pvalue, rel=1e-6)
     assert (found.low, found.high) == pytest.approx(tuple(oracle.confidence_interval()))
@@ -44,35 +44,35 @@ def test_draws_that_move_all_rows_alike_make_the_t_test_of_their_means() -> None
 
 def test_draws_that_agree_on_every_row_make_the_interval_over_rows() -> None:
     row = np.random.default_rng(2).choice([-1, 0, 0, 0, 1, 1], size=300) * (TARGET + 0.5)
-    found = crossed_interval(np.stack([row] * 3), TARGET)
-    expected = paired_interval(row, np.zeros(300), TARGET)
+    found = crossed_interval(np.stack([row] * 3), TARGET, text_of=None)
+    expected = paired_interval(row, np.zeros(300), TARGET, text_of=None)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=5e-3)
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.05, 0.15, -0.4])
 def test_p_and_interval_agree_from_both_sides(shift: float) -> None:
-    found = crossed_interval(noise() + shift, TARGET)
-    other = crossed_interval(-noise() - shift, TARGET)
+    found = crossed_interval(noise() + shift, TARGET, text_of=None)
+    other = crossed_interval(-noise() - shift, TARGET, text_of=None)
     assert (found.p < 0.05) == (found.verdict != "open")
     assert other.p == pytest.approx(found.p)
     assert (other.low, other.high) == pytest.approx((-found.high, -found.low))
 
 
 def test_a_system_against_itself() -> None:
-    found = crossed_interval(np.zeros((3, 300)), TARGET)
+    found = crossed_interval(np.zeros((3, 300)), TARGET, text_of=None)
     assert (found.low, found.high, found.p) == (0, 0, 1)
     # Thirds and sixths that cancel are no difference of 1e-17 either.
     cancels = np.tile([1 / 6, 1 / 6, -1 / 3], (3, 100))
-    assert crossed_interval(cancels, TARGET).p == 1
+    assert crossed_interval(cancels, TARGET, text_of=None).p == 1
 
 
 def test_what_cannot_be_compared_is_refused() -> None:
     with pytest.raises(UserError, match="1 draw of the training rows"):
-        crossed_interval(noise(1), TARGET)
+        crossed_interval(noise(1), TARGET, text_of=None)
     with pytest.raises(UserError, match="at least one test row"):
-        crossed_interval(noise(3, 0), TARGET[:0])
+        crossed_interval(noise(3, 0), TARGET[:0], text_of=None)
     with pytest.raises(UserError, match="300 test rows and labels of shape"):
-        crossed_interval(noise(), TARGET[:299])
+        crossed_interval(noise(), TARGET[:299], text_of=None)
 
 
 # -- by simulation ------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ def test_intervals_cover_the_difference_of_other_draws_and_rows(regime: str) -> 
     covered, over_rows = 0, 0
     for _ in range(TRIALS):
         x, truth = trial(rng, regime, ahead=0.3)
-        found = crossed_interval(x, TARGET)
+        found = crossed_interval(x, TARGET, text_of=None)
         covered += found.low <= truth <= found.high
         rows = x.mean(axis=0)
         error = np.sqrt(np.mean([rows[c == TARGET].var(ddof=1) for c in (0, 1)]) / TARGET.size)
@@ -134,7 +134,10 @@ def test_intervals_cover_the_difference_of_other_draws_and_rows(regime: str) -> 
 @pytest.mark.parametrize("regime", REGIMES)
 def test_equal_systems_are_told_apart_in_at_most_one_of_twenty(regime: str) -> None:
     rng = np.random.default_rng(4)
-    wrong = sum(crossed_interval(trial(rng, regime)[0], TARGET).p < 0.05 for _ in range(TRIALS))
+    wrong = sum(
+        crossed_interval(trial(rng, regime)[0], TARGET, text_of=None).p < 0.05
+        for _ in range(TRIALS)
+    )
     assert wrong <= stats.binom.ppf(0.999, TRIALS, 0.05)
 
 
@@ -143,7 +146,9 @@ def test_more_draws_find_a_smaller_difference() -> None:
 
     def power(draws: int) -> float:
         found = (
-            crossed_interval(trial(rng, "draws, rows and both", draws, ahead=0.3)[0], TARGET)
+            crossed_interval(
+                trial(rng, "draws, rows and both", draws, ahead=0.3)[0], TARGET, text_of=None
+            )
             for _ in range(100)
         )
         return sum(one.p < 0.05 for one in found) / 100

@@ -59,7 +59,7 @@ def test_the_interval_is_of_the_difference_in_f1_not_in_accuracy() -> None:
     often = np.zeros((1, 100), int)  # right on 90 %, but of one class alone
     rare = target[None].copy()
     rare[0, :20] = 1  # right on 80 %, and finds both rare classes
-    found = f1_interval("macro_f1", rare, often, target)
+    found = f1_interval("macro_f1", rare, often, target, text_of=None)
     assert found.mean == pytest.approx(
         evaluate(log_probs(rare[0]), target)["macro_f1"]
         - evaluate(log_probs(often[0]), target)["macro_f1"],
@@ -67,7 +67,7 @@ def test_the_interval_is_of_the_difference_in_f1_not_in_accuracy() -> None:
     )
     assert found.verdict == "gain"
     with pytest.raises(UserError, match="cannot be paired"):
-        f1_interval("macro_f1", rare, often[:, 1:], target)
+        f1_interval("macro_f1", rare, often[:, 1:], target, text_of=None)
 
 
 def test_the_test_agrees_with_all_exchanges_of_few_rows() -> None:
@@ -85,14 +85,16 @@ def test_the_test_agrees_with_all_exchanges_of_few_rows() -> None:
     every = [abs(difference(one)) for one in itertools.product([False, True], repeat=8)]
     far = abs(difference((False,) * 8))
     exact = np.mean([one >= far - 1e-12 for one in every])
-    found = exchanged("macro_f1", a, b, target)
+    found = exchanged("macro_f1", a, b, target, text_of=None)
     assert found.p == pytest.approx(exact, abs=0.02)
     assert (found.only_a, found.only_b) == (3, 0)
 
 
 def test_the_test_takes_other_numbers_of_seeds_and_has_no_difference_in_the_same_answers() -> None:
-    assert exchanged("macro_f1", PREDS, PREDS, TARGET).p == 1.0
-    assert exchanged("macro_f1", PREDS[:1].repeat(3, axis=0), PREDS[:1], TARGET).p == 1.0
-    assert exchanged("micro_f1", SAID, SETS[None], SETS).p < 0.001
+    assert exchanged("macro_f1", PREDS, PREDS, TARGET, text_of=None).p == 1.0
+    assert (
+        exchanged("macro_f1", PREDS[:1].repeat(3, axis=0), PREDS[:1], TARGET, text_of=None).p == 1.0
+    )
+    assert exchanged("micro_f1", SAID, SETS[None], SETS, text_of=None).p < 0.001
     with pytest.raises(UserError, match="cannot be paired"):
-        exchanged("macro_f1", PREDS, PREDS[:, 1:], TARGET)
+        exchanged("macro_f1", PREDS, PREDS[:, 1:], TARGET, text_of=None)

@@ -105,7 +105,9 @@ def test_panels_show_what_runs_log(spaces: Any, tmp_path: Path) -> None:
     single = next(job for job in jobs if len(job.layers) == 1)
     jobs.append(replace(single, probes=[probe], gates=gates))
     figures = set().union(*(summary(job) for job in jobs), profile_summary(profile()))
-    answers = Answers(["a", "b"], np.array([0, 1]), np.array([0, 0]), np.array([0.9, 0.6]))
+    answers = Answers(
+        ["a", "b"], np.array([0, 1]), np.array([0, 0]), np.array([0.9, 0.6]), text_of=None
+    )
     media = set(profile_media(profile())).union(*(job_media(job, answers) for job in jobs))
     tables = media | {f"{name}_table" for name in media}
     config = {**run_config(load(compose("train", []))), **ROWS}

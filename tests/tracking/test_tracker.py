@@ -57,7 +57,11 @@ ARGUMENTS: dict[str, Any] = {
 
 
 ANSWERS = Answers(
-    ["neg", "pos"], np.array([0, 0, 1]), np.array([0, 1, 1]), np.array([0.9, 0.6, 0.7])
+    ["neg", "pos"],
+    np.array([0, 0, 1]),
+    np.array([0, 1, 1]),
+    np.array([0.9, 0.6, 0.7]),
+    text_of=None,
 )
 
 
@@ -415,13 +419,16 @@ def test_predictions_begin_with_the_surest_mistakes_and_have_texts_only_on_reque
     assert columns[-1] == "text"
     assert [row[-1] for row in rows] == ["b", "c", "a"]
     many = np.zeros(5000, int)
-    assert len(prediction_table(Answers(["a", "b"], many, many, many + 0.5))[1]) == 2000
+    assert (
+        len(prediction_table(Answers(["a", "b"], many, many, many + 0.5, text_of=None))[1]) == 2000
+    )
 
 
 SETS = SetAnswers(
     ["a", "b"],
     np.array([[True, False], [True, True], [False, False], [False, True]]),
     np.array([[0.9, 0.1], [0.8, 0.4], [0.2, 0.1], [0.9, 0.1]]),
+    text_of=None,
 )
 
 
