@@ -30,6 +30,8 @@ class Judge:
 
     rows: int
     """Rows that each job is judged on."""
+    worth: float
+    """How many rows with different texts these are worth; of older records, all differ."""
     folds: int = 0
     """Number of folds of train; 0 where validation judges."""
     doubt: str = ""
@@ -69,6 +71,11 @@ class Judge:
             return f"{plural(self.rows, 'row')} in {self.folds} {FOLDS}"
         return plural(self.rows, "validation row")
 
+    @property
+    def few(self) -> bool:
+        """True where they are too few to choose surely."""
+        return self.worth < FEW_ROWS
+
     def figures(self, record: RunRecord) -> Mapping[str, Estimate]:
         """Take the figures from a record that jobs are compared by."""
         on_folds = record.on_folds
@@ -81,10 +88,11 @@ class Judge:
     def standard_error(self, best: Estimate) -> float | None:
         """Return that of the best figure; None where it is an F1 without an interval.
 
-        Of rows that are all right, one might as well have been wrong.
+        Of rows that are all right, one might as well have been wrong. Rows that repeat a text are a
+        cluster, whose rows are taken to be right or wrong together.
         """
         if self.metric == ACCURACY:
-            share, rows = best.mean, self.rows
+            share, rows = best.mean, self.worth
             return math.sqrt(max(share * (1 - share), (1 - 1 / rows) / rows) / rows)
         if best.low is None or best.high is None:
             return None
@@ -132,17 +140,20 @@ def judge_of(records: Sequence[RunRecord]) -> Judge:
     Args:
         records: of the jobs; one at least.
     """
-    rows, metric = records[0].dataset.rows["validation"], metric_of(records)
-    if rows >= FEW_ROWS:
-        return Judge(rows, metric=metric)
+    data, metric = records[0].dataset, metric_of(records)
+    rows, worth = data.rows["validation"], data.worth_of("validation")
+    if worth >= FEW_ROWS:
+        return Judge(rows, worth, metric=metric)
     folds = [record.on_folds for record in records if record.on_folds is not None]
     found = [one for one in folds if metric in one.figures]
     same = {(one.folds, one.rows) for one in found}
-    if len(found) == len(records) and len(same) == 1 and found[0].rows > rows:
-        few = f"as validation has {plural(rows, 'row')}, fewer than {FEW_ROWS}"
-        return Judge(found[0].rows, found[0].folds, few, metric)
+    of_folds = next((one.worth or one.rows for one in found), 0)
+    if len(found) == len(records) and len(same) == 1 and of_folds > worth:
+        repeats = "" if worth == rows else f" that repeat texts and are worth {worth:.0f}"
+        few = f"as validation has {plural(rows, 'row')}{repeats}, fewer than {FEW_ROWS}"
+        return Judge(found[0].rows, of_folds, found[0].folds, few, metric)
     if len(records) == 1:
-        return Judge(rows, metric=metric)
+        return Judge(rows, worth, metric=metric)
     missing = len(records) - len(found)
     what = "figure" if metric == ACCURACY else METRIC_NAMES[metric]
     if missing == len(records):
@@ -156,8 +167,8 @@ def judge_of(records: Sequence[RunRecord]) -> Judge:
         if missing
         else f"the {FOLDS} are not the same for all jobs, or hold no more rows"
     )
-    doubt = f"with too few rows to judge ({rows}, fewer than {FEW_ROWS}): {why}"
-    return Judge(rows, doubt=doubt, metric=metric)
+    doubt = f"with too few rows to judge ({worth:.0f}, fewer than {FEW_ROWS}): {why}"
+    return Judge(rows, worth, doubt=doubt, metric=metric)
 
 
 def ties_words(figures: Sequence[Estimate], rows: int) -> str:
@@ -178,7 +189,7 @@ def close_words(figures: Sequence[Estimate], judge: Judge) -> str:
     if error is None:
         return ""
     close = sum(one.mean >= best.mean - error for one in figures)
-    if close < CLOSE and not ties_words(figures, rows) and (rows >= FEW_ROWS or close < 2):
+    if close < CLOSE and not ties_words(figures, rows) and (not judge.few or close < 2):
         return ""
     return (
         f"{close:,} of {len(figures):,} jobs lie within one standard error"

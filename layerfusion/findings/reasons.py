@@ -5,7 +5,6 @@ from __future__ import annotations
 from layerfusion.findings.choice import close_words, ties_words
 from layerfusion.findings.groups import DataGroup
 from layerfusion.records.format import capital, plural
-from layerfusion.records.job import FEW_ROWS
 
 
 def choice_reasons(group: DataGroup) -> str | None:
@@ -22,7 +21,7 @@ def choice_reasons(group: DataGroup) -> str | None:
         found.append(f"{ties}, so the lower log-loss decided.")
     if close := close_words(scores, judge):
         found.append(f"{close} of the best: more rows would choose more surely.")
-        if judge.rows < FEW_ROWS and any(not job.record.chosen_by for job in jobs):
+        if judge.few and any(not job.record.chosen_by for job in jobs):
             train = plural(group.data.rows["train"], "row")
             found.append(f"fusion=auto chooses layers and fusion on folds of train, {train}.")
     return " ".join(found) or None

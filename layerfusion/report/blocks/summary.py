@@ -17,7 +17,6 @@ from layerfusion.findings.names import job_name, layer_name, single_name
 from layerfusion.findings.tests import Finding, Findings, last_layer
 from layerfusion.findings.usage import commands
 from layerfusion.records.format import capital, every_layer, listing, plural
-from layerfusion.records.job import FEW_ROWS
 from layerfusion.report.blocks.learning_curves import curve_facts, curve_figure
 from layerfusion.report.figures.axes import NARROW
 from layerfusion.report.figures.canvas import Drawing, drawing
@@ -209,7 +208,7 @@ def choice_words(group: DataGroup) -> str:
         return "it is the only job here"
     judge, found = group.judge, group.choosing_scores
     words = f"on {judge.rows_words}, {percent(group.best.choosing_score.mean)}"
-    few = ", too few to choose surely" if judge.rows < FEW_ROWS else ""
+    few = ", too few to choose surely" if judge.few else ""
     if close := close_words(found, judge):
         return f"{words}{few}: {close}"
     # What is close is not known of an F1 on validation, but that so few rows say little is.
