@@ -63,3 +63,22 @@ def test_halves_are_exact_stratified_and_seeded() -> None:
 def test_one_row_cannot_be_halved() -> None:
     with pytest.raises(UserError, match="1 test row cannot be halved"):
         selection_bias(np.ones((3, 1)), np.zeros(1, int), text_of=None)
+
+
+def test_all_rows_of_a_text_are_in_one_half() -> None:
+    """So that an epoch which knows a text by heart is not judged on the text that chose it."""
+    generator = np.random.default_rng(3)
+    correct = generator.random((60, 80)) < 0.5
+    target, text_of = np.arange(80) % 2, np.arange(80).repeat(5)
+    plain = selection_bias(correct, target, text_of=None, halvings=20)
+    for numbers in (np.arange(80), np.arange(80) * 3 + 1):
+        same = selection_bias(correct, target, text_of=numbers, halvings=20)
+        assert (same.split_half, same.rows.tolist()) == (plain.split_half, plain.rows.tolist())
+    repeated = correct.repeat(5, axis=1), target.repeat(5)
+    together = selection_bias(*repeated, text_of=text_of, halvings=20)
+    assert together.split_half == pytest.approx(plain.split_half)
+    assert together.rows == pytest.approx(plain.rows.repeat(5))
+    apart = selection_bias(*repeated, text_of=None, halvings=20)
+    assert apart.bias < together.bias / 2
+    with pytest.raises(UserError, match="1 test row cannot be halved"):
+        selection_bias(np.ones((3, 4)), np.zeros(4, int), text_of=np.zeros(4, int))

@@ -15,7 +15,14 @@ from layerfusion.findings.groups import DataGroup, load_groups
 from layerfusion.findings.reasons import choice_reasons
 from layerfusion.findings.tests import find_all
 from layerfusion.records.format import capital
-from layerfusion.records.job import METRICS, DataRecord, FoldsRecord, read_record, write_record
+from layerfusion.records.job import (
+    METRICS,
+    DataRecord,
+    Estimate,
+    FoldsRecord,
+    read_record,
+    write_record,
+)
 from layerfusion.report.blocks.summary import group_card
 from layerfusion.report.page import write_report
 from layerfusion.report.ranking import ranking_lines
@@ -68,6 +75,39 @@ def test_few_rows_of_validation_leave_the_choice_to_folds_of_train(tmp_path: Pat
     assert "Folds of train choose layer 3 of minilm" in said
     assert "Folds of train %" in said
     assert chosen_words(group) == "on 270 rows in 5 folds of train, 90.0 %"
+
+
+def test_rows_of_validation_that_repeat_few_texts_leave_the_choice_to_folds_too(
+    tmp_path: Path,
+) -> None:
+    data = replace(data_with(300), worth={"validation": 30.0})
+    group = write_layers(tmp_path, data)
+    assert group.best.layer.layer == "3"
+    few = "as validation has 300 rows that repeat texts and are worth 30, fewer than 200"
+    assert f"Folds of train choose, {few}." in words(tmp_path)
+    for folder in sorted(one.parent for one in tmp_path.rglob(METRICS)):
+        record = read_record(folder)
+        assert record.on_folds is not None
+        write_record(replace(record, on_folds=replace(record.on_folds, worth=20.0)), folder)
+    (group,) = load_groups(tmp_path)
+    assert group.best.layer.layer == "2"  # 20 are no more than 30, however many rows there are
+    assert group.judge.few
+
+
+def test_the_standard_error_of_the_best_is_that_of_what_rows_are_worth(tmp_path: Path) -> None:
+    best = Estimate(0.9, None)
+    errors = []
+    for name, worth in (
+        ("older", {}),
+        ("plain", {"validation": 300.0}),
+        ("few", {"validation": 75.0}),
+    ):
+        group = write_layers(
+            tmp_path / name, replace(data_with(300), worth=worth), without=tuple(LAYERS)
+        )
+        errors.append(group.judge.standard_error(best))
+    assert errors[0] == errors[1] == (0.9 * (1 - 0.9) / 300) ** 0.5
+    assert errors[2] == pytest.approx(2 * errors[1])
 
 
 def test_enough_rows_of_validation_choose_whatever_the_folds_say(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from layerfusion.assets.memo import sha256
+from layerfusion.cli import main
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
 from layerfusion.config.job import TrainConfig
@@ -19,6 +20,7 @@ from layerfusion.findings.groups import one_group
 from layerfusion.findings.jobs import TEXT, read_job, read_predictions
 from layerfusion.findings.set_mistakes import answers_of_job
 from layerfusion.records.job import PREDICTIONS, RunRecord, read_record, write_record
+from layerfusion.records.profile import read_profile
 from layerfusion.runs import by_folds
 from layerfusion.runs.bundle_loading import load_bundle
 from layerfusion.runs.by_folds import judge_on_folds, wants_folds
@@ -49,10 +51,15 @@ def place(bert_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def config_of(folder: Path, model: Path, name: str, *more: str) -> TrainConfig:
+def words_of(folder: Path, model: Path, name: str) -> list[str]:
     words = [word for word in tiny_job(folder, model, folder / "cache") if "dataset." not in word]
     data = [f"dataset.train={folder}/train.csv", f"dataset.test={folder}/{name}.csv"]
-    return load(compose("train", [*words, *data, "layers=last", "logger=none", "seeds=2", *more]))
+    return [*words, *data, "logger=none"]
+
+
+def config_of(folder: Path, model: Path, name: str, *more: str) -> TrainConfig:
+    words = words_of(folder, model, name)
+    return load(compose("train", [*words, "layers=last", "seeds=2", *more]))
 
 
 def both(place: Path) -> tuple[RunRecord, RunRecord]:
@@ -153,3 +160,20 @@ def test_folds_of_train_are_judged_by_their_texts(
     accuracy = found.figures["accuracy"]
     assert accuracy.low is not None
     assert accuracy.low <= max(0.0, accuracy.mean - unseen_share(found.rows / 6)) + 1e-9
+
+
+def test_a_profile_is_judged_on_texts(place: Path, bert_folder: Path, tmp_path: Path) -> None:
+    """The halves of test, of which one chooses the best layer and the other judges it, too."""
+    for name in ("once", "repeated"):
+        words = [*words_of(place, bert_folder, name), "profile.scores=[fisher]", "layers.folds=2"]
+        words.append("profile.judge=true")
+        assert main(["profile", *words, f"hydra.run.dir={tmp_path / name}"]) == 0
+    once, repeated = (read_profile(tmp_path / name) for name in ("once", "repeated"))
+    assert once.selections
+    for one, other in zip(repeated.selections, once.selections, strict=True):
+        assert one.test is not None
+        assert one.regret is not None
+        assert other.regret is not None
+        assert asdict(one.test) == pytest.approx(asdict(other.test or one.test))
+        assert asdict(one.regret) == pytest.approx(asdict(other.regret))
+        assert one.over_last == pytest.approx(other.over_last)

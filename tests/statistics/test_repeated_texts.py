@@ -60,7 +60,8 @@ class Systems:
 
     def figures(self, text_of: np.ndarray | None) -> dict[str, Any]:
         """Every interval and p-value, as flat numbers."""
-        a, b, target, texts = self.a, self.b, self.target, {"text_of": text_of}
+        a, b, target = self.a, self.b, self.target
+        texts: dict[str, Any] = {"text_of": text_of}
         paired = paired_interval(a, b, target, **texts)
         crossed = crossed_interval(np.stack([a - b, a, b - a]), target, **texts)
         f1 = f1_interval("macro_f1", self.preds, self.others, target, **texts)
@@ -268,7 +269,7 @@ def test_the_variance_of_a_mean_is_that_of_the_scores_of_layers() -> None:
 def test_rows_are_worth_the_texts_that_they_have() -> None:
     assert repeated(None) is None
     assert repeated(np.array([4, 2, 9])) is None
-    assert repeated(np.array([4, 2, 4])).tolist() == [1, 0, 1]
+    np.testing.assert_array_equal(repeated(np.array([4, 2, 4])), [1, 0, 1])
     assert independent_rows(30, np.arange(10).repeat(3)) == 10
     assert independent_rows(100, np.minimum(np.arange(100), 50)) == pytest.approx(100**2 / 2550)
     low, _ = bootstrap_interval(np.ones(30), np.zeros(30, int), text_of=np.arange(10).repeat(3))
