@@ -138,7 +138,8 @@ class DatasetConfig:
     split_seed: int = field(default=0, metadata=at_least(0))
     """Seed that draws the splits which the data lacks."""
     dedupe: bool = False
-    """Drop texts from train and validation that also occur in test."""
+    """Drop texts from train and validation that also occur in test, to the letter. Those that
+    differ in case, punctuation or white space stay, and a note counts them."""
 
     @property
     def has_several_labels(self) -> bool:

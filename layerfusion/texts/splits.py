@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -113,6 +116,7 @@ def complete_splits(
         notes.append(
             f"{again:,} of {len(splits['validation']):,} validation rows also occur in train"
         )
+    notes += _near_notes(splits)
     tested = splits["test"].labels
     if tested.ndim == 1 and len(tested) > 1 and len(set(tested.tolist())) == 1:
         notes.append(
@@ -271,6 +275,40 @@ def _again(split: Split, *others: Split) -> int:
     """Count the rows of a split whose text also occurs in one of the others."""
     seen = {text for other in others for text in other.texts}
     return sum(text in seen for text in split.texts)
+
+
+def _near_notes(splits: dict[str, Split]) -> Iterator[str]:
+    """Note how many rows of test, and of validation, are nearly those of train.
+
+    They differ from it in nothing but case, punctuation and white space, as copies of a review or a
+    message do. Rows that are the same to the letter are counted by `_again`, and not here.
+    """
+    texts = {name: set(split.texts) for name, split in splits.items()}
+    removed = "".join(
+        char
+        for char in set().union(*texts["train"], *texts["validation"], *texts["test"])
+        if char.isspace() or unicodedata.category(char).startswith("P")
+    )
+    if not removed:
+        return
+    between = re.compile(f"[{re.escape(removed)}]+")
+
+    def bare(text: str) -> int:
+        """Hash what is left of a text; of nothing but punctuation, the text as it is."""
+        return hash(between.sub("", text.casefold()) or text)
+
+    bared = {name: {text: bare(text) for text in own} for name, own in texts.items()}
+    for split, others in (("test", ("train", "validation")), ("validation", ("train",))):
+        exact = set[str]().union(*(texts[one] for one in others))
+        known = {number for one in others for number in bared[one].values()}
+        near = sum(
+            text not in exact and bared[split][text] in known for text in splits[split].texts
+        )
+        if near:
+            yield (
+                f"{near:,} of {len(splits[split]):,} {split} rows occur in train but for case,"
+                " punctuation and white space"
+            )
 
 
 def _with_several_labels(splits: dict[str, Split]) -> int:

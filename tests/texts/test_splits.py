@@ -451,6 +451,41 @@ def test_rows_of_validation_that_occur_elsewhere_are_counted(tmp_path: Path, loa
     assert not any("also occur" in note for note in load(path=tmp_path).notes)
 
 
+def test_rows_that_are_nearly_those_of_train_are_counted(tmp_path: Path, load: Load) -> None:
+    train = [
+        *rows("x", a=30, b=30),
+        ("Don't stop - naïve friend!", "a"),
+        ("...", "a"),
+        ("हिन्दी", "b"),
+    ]
+    write(tmp_path / "train.csv", train)
+    write(tmp_path / "validation.csv", [*rows("v", a=5, b=5), ("STRASSE 1", "a"), ("X a 3 ?", "b")])
+    near = ["dont stop naïve FRIEND", "DON'T  STOP – NAÏVE FRIEND", "Straße 1.", "X-a-1!"]
+    far = [
+        "...",
+        "!!",
+        "dont stop naive friend",
+        "x a 1 x",
+        "हनद",
+        "x a 1 $",
+        rows("x", a=1, b=0)[0][0],
+    ]
+    write(tmp_path / "test.csv", [*((text, "a") for text in [*near, near[0], *far]), ("y", "b")])
+    data = load(path=tmp_path)
+    but = "occur in train but for case, punctuation and white space"
+    assert [note for note in data.notes if but in note] == [
+        f"5 of 13 test rows {but}",  # and not those that are the same to the letter
+        f"1 of 12 validation rows {but}",
+    ]
+    assert data.overlap == 2
+    clean = load(path=tmp_path, dedupe=True)
+    assert clean.overlap == 0
+    assert f"5 of 13 test rows {but}" in clean.notes  # which dedupe leaves where they are
+    write(tmp_path / "test.csv", rows("y", a=5, b=5))
+    write(tmp_path / "validation.csv", rows("v", a=5, b=5))
+    assert not any(but in note for note in load(path=tmp_path).notes)
+
+
 def test_a_test_of_one_class_is_noted(tmp_path: Path, load: Load) -> None:
     write(tmp_path / "train.csv", rows("x", a=30, b=30))
     write(tmp_path / "test.csv", rows("y", a=9))
