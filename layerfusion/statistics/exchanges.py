@@ -88,9 +88,9 @@ def exchanged(
     resamples = max(min(resamples, LEAST_RESAMPLES), min(resamples, int(_WORK / work)))
 
     def difference(drawn: np.ndarray) -> np.ndarray:
-        found = np.zeros(len(drawn))
+        found, drawn = np.zeros(len(drawn)), texts.rows_of(drawn)
         for kind, pair in zip(kinds, tallies, strict=True):
-            said, hits = texts.rows_of(drawn) @ kind, texts.rows_of(drawn) @ (kind * has_first)
+            said, hits = drawn @ kind, drawn @ (kind * has_first)
             for sign, (two, counts) in zip((1, -1), pair, strict=True):
                 found += sign * f1_of_counts(metric, two + sign * 2.0 * hits, counts + sign * said)
         return found / seeds
