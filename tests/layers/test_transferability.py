@@ -229,6 +229,18 @@ def test_a_shift_changes_nothing(name: str) -> None:
     assert score(name, shifted, labels) == pytest.approx(score(name, x, labels), rel=1e-9)
 
 
+def test_copies_of_every_text_change_only_what_counts_rows() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 3, (150,), generator=generator)
+    features = torch.randn(150, 20, generator=generator)
+    features[:, :3] += torch.nn.functional.one_hot(labels, 3)
+    copies, their_labels = features.repeat(4, 1), labels.repeat(4)
+    assert fisher(copies, their_labels) == pytest.approx(fisher(features, labels))
+    assert effective_rank(copies) == pytest.approx(effective_rank(features))
+    for score in (logme, h_score):  # less noise, and less shrinkage
+        assert score(copies, their_labels) > score(features, labels) + 0.01
+
+
 def test_fisher_heeds_no_columns_scale_and_no_constant_column() -> None:
     x, labels = data(60, 9, 3)
     expected = score("fisher", x, labels)
