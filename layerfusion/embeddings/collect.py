@@ -14,7 +14,7 @@ import numpy as np
 from layerfusion.assets.files import disk_errors_told, temporary_beside
 from layerfusion.embeddings.compact import LOCK
 from layerfusion.embeddings.inspect import SHARD, is_store, stores
-from layerfusion.embeddings.latency import LATENCY_FILE
+from layerfusion.embeddings.latency import LATENCY_FILES
 from layerfusion.embeddings.shards import DamagedShard, Shard, open_shard
 from layerfusion.embeddings.store import (
     ATTEMPTS,
@@ -31,8 +31,8 @@ ROWS_AT_ONCE = 4096
 """Texts whose vectors are in memory at a time."""
 
 _OWN = re.compile(
-    rf"{SHARD.pattern}|\..+\.tmp|"
-    + "|".join(map(re.escape, (SPEC_FILE, SHAPE_FILE, LATENCY_FILE, LOCK, FILLING)))
+    rf"{SHARD.pattern}|{LATENCY_FILES.pattern}|\..+\.tmp|"
+    + "|".join(map(re.escape, (SPEC_FILE, SHAPE_FILE, LOCK, FILLING)))
 )
 """Names of the files of a store, but for the one that its users lock."""
 

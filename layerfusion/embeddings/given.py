@@ -27,7 +27,7 @@ from layerfusion.embeddings.cache_key import (
 from layerfusion.embeddings.endpoint import Endpoint
 from layerfusion.embeddings.gpus import gpu_turn
 from layerfusion.embeddings.groups import lacking
-from layerfusion.embeddings.latency import Latency, read_latency, write_latency
+from layerfusion.embeddings.latency import Latency, middle_length, needs_latency, write_latency
 from layerfusion.embeddings.pipeline import Pipeline, open_pipeline
 from layerfusion.embeddings.progress import TokenBar
 from layerfusion.embeddings.shape import BATCH, ModelShape
@@ -46,8 +46,8 @@ ALIKE = 8
 """Different texts from which on the same vector for all is no chance, as it may be for two texts of
 the same words."""
 TIMED_ALONE = 2
-"""Texts that a new server is asked for one by one, so that its latency is known. The first answer
-also takes the time of the connection."""
+"""Texts that a server is asked for one by one where its latency for such texts is not known. The
+first answer also takes the time of the connection."""
 
 
 Giver = Endpoint | VectorFile | Pipeline
@@ -140,7 +140,8 @@ class GivenSource:
                 part = slice(start, start + AT_ONCE)
                 yield texts[part], vectors[part], 0.0
             return
-        timed = 0 if read_latency(self.store.folder) else TIMED_ALONE
+        lengths = [*map(len, texts)]
+        timed = TIMED_ALONE if needs_latency(self.store.folder, lengths) else 0
         if timed:
             texts = _middling_first(texts, timed)
         start, seconds = 0, defaultdict[int, list[float]](list)
@@ -155,7 +156,7 @@ class GivenSource:
             seconds[count].append(answer.seconds)
         if timed:
             one, batch = ({LAYER: min(seconds[n])} if seconds[n] else {} for n in (1, BATCH))
-            write_latency(Latency(0, one, batch), self.store.folder)
+            write_latency(Latency(middle_length(lengths), one, batch), self.store.folder)
 
     def _keep(self, texts: Sequence[str], vectors: np.ndarray, seconds: float) -> None:
         if len(texts) >= ALIKE and (vectors == vectors[0]).all():

@@ -32,8 +32,10 @@ EMBEDDINGS = "embeddings"
 """Folder of a cache that holds the stores."""
 CALIBRATIONS = "calibrations.json"
 """File of a cache that holds the measured batch sizes."""
+COUNTED_TEXTS = 10_000
+"""Most texts by which the median length is found, for the latency measurement."""
 TIMED_TEXTS = 200
-"""Number of texts among which the latency measurement looks for those of median length."""
+"""Most texts of about this length that it gets."""
 
 
 class Spec(Protocol):
@@ -253,14 +255,19 @@ class EmbeddingSource:
         return tally
 
     def _time(self, backbone: Backbone, texts: Sequence[str]) -> None:
-        """Measure the latency of the model for each store that has no measurement."""
-        from layerfusion.embeddings.latency import measure_latency, read_latency, write_latency
+        """Measure the latency of the model for each store that lacks it for such texts."""
+        from layerfusion.embeddings.latency import measure_latency, needs_latency, write_latency
 
-        folders = [x.folder for x in self.stores.values() if read_latency(x.folder) is None]
+        some = texts[:: 1 + len(texts) // COUNTED_TEXTS]
+        store = next(iter(self.stores.values()))
+        lengths = store.tokens([text_hash(text) for text in some]).seen
+        folders = [x.folder for x in self.stores.values() if needs_latency(x.folder, lengths)]
         if not folders:
             return
-        sample = texts[:TIMED_TEXTS]
-        latency = measure_latency(backbone, backbone.tokenize(sample, self.config))
+        near = np.argsort(lengths, kind="stable")
+        middle = len(near) // 2
+        near = near[max(0, middle - TIMED_TEXTS // 2) : middle + TIMED_TEXTS // 2]
+        latency = measure_latency(backbone, backbone.tokenize([some[n] for n in near], self.config))
         for folder in folders:
             write_latency(latency, folder)
 

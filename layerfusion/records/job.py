@@ -138,7 +138,8 @@ class BackboneRecord:
     milliseconds_one: float | None = None
     milliseconds_batch: float | None = None
     """Time for one text of medium length, and for a batch of 32, up to the highest layer. Measured
-    when the model was loaded to extract texts; None if it was not measured."""
+    when the model was loaded to extract texts of this length, to within a quarter; None if it was
+    not measured."""
     unknown_share: float | None = None
     """Share of the texts' tokens that the tokenizer does not know; None if it was not counted."""
 

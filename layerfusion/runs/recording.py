@@ -17,7 +17,7 @@ import torch
 from layerfusion.assets.paths import folders_looked_in
 from layerfusion.config.identity import job_id, recipe_id, recorded_settings, user_code
 from layerfusion.config.job import AUTO, STACKS, LimitConfig, TrainConfig
-from layerfusion.embeddings.latency import read_latency
+from layerfusion.embeddings.latency import middle_length, read_latency
 from layerfusion.embeddings.lexical import LexicalSource, LexicalStore
 from layerfusion.embeddings.source import Source, Store
 from layerfusion.embeddings.store import EmbeddingStore
@@ -255,7 +255,10 @@ def _backbone_record(inputs: Inputs, source: Source) -> BackboneRecord:
     used = {(x.pooling, x.layer) for x in chosen}
     seconds = store.seconds_per_text(hashes, shape.layers[-1])
     unique = set(hashes)
-    one, batch = _latency(store, highest, hashes)
+    lengths = counts.seen
+    if shape.is_given:
+        lengths = [len(text) for split in SPLITS for text in inputs.dataset.splits[split].texts]
+    one, batch = _latency(store, highest, hashes, middle_length(lengths))
     size = sum(source.stores[p].bytes_per_text([x]) for p, x in used)
     if _is_regression(inputs, source):  # its weights are counted with those of the head
         seconds, size, parameters = None, 0, 0
@@ -289,15 +292,15 @@ def _backbone_record(inputs: Inputs, source: Source) -> BackboneRecord:
 
 
 def _latency(
-    store: Store, layer: str, hashes: Sequence[bytes]
+    store: Store, layer: str, hashes: Sequence[bytes], length: int
 ) -> tuple[float | None, float | None]:
-    """Return the milliseconds of one text and of a batch; None where they were not measured.
+    """Return the milliseconds of one text and of a batch of a length; None where not measured.
 
     Words are counted text by text, so that a batch takes as many times longer as it has texts. The
     regression of a stack takes less than what is said here, which includes the projection.
     """
     if isinstance(store, EmbeddingStore):
-        latency = read_latency(store.folder)
+        latency = read_latency(store.folder, length)
         timed = (latency.one, latency.batch) if latency else ({}, {})
         one, batch = (1000 * part[layer] if layer in part else None for part in timed)
         return one, batch

@@ -114,8 +114,13 @@ def test_time_is_measured_and_flops_are_not_known(fake: FakeEndpoint, tmp_path: 
     assert source.shape.flops(LAYER, [4]) == float("inf")
     from layerfusion.embeddings.latency import read_latency
 
-    latency = read_latency(source.store.folder)
+    latency = read_latency(source.store.folder, len(texts[20]))
     assert latency is not None
+    extract(source, [f"{text} again" for text in texts])  # of nearly this length
+    assert [len(body["input"]) for body in fake.bodies[4:]] == [32, 8]
+    extract(source, ["film " * n for n in range(200, 232)])
+    assert [len(body["input"]) for body in fake.bodies[6:]] == [1, 1, 30]
+    assert read_latency(source.store.folder, 5 * 216) is not None
     assert latency.one.keys() == latency.batch.keys() == {LAYER}
 
 

@@ -36,7 +36,7 @@ KINDS = (
     Kind("shard", "cache/embeddings/*/*.safetensors", ("train",), NEEDED),
     Kind("store", "cache/embeddings/*/store.json", ("train",), NEEDED),
     Kind("shape", "cache/embeddings/*/shape.json", ("train",), NEEDED),
-    Kind("latency", "cache/embeddings/*/latency.json", ("train",), NEEDED),
+    Kind("latency", "cache/embeddings/*/latency-*.json", ("train",), NEEDED),
     Kind("calibration", "cache/calibrations.json", ("train",), (*NEEDED, "cache/embeddings")),
     Kind("baseline", "cache/floors/*.json", ("train",), NEEDED),
     Kind("reading", "cache/readings/*.json", ("train",), NEEDED),
