@@ -20,6 +20,7 @@ from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
 from layerfusion.config.identity import job_id
 from layerfusion.errors import UserError
+from layerfusion.runs.job_texts import dataset_of
 from layerfusion.texts import fingerprint
 from tests.tiny import tiny_folder, tiny_texts
 
@@ -483,3 +484,20 @@ def test_a_setting_of_jobs_is_refused_where_rows_are_given(
         lf.rank("minilm", texts, labels, **setting)
     with pytest.raises(lf.UserError, match=line):
         lf.embed(texts, "minilm", **setting)
+
+
+def test_a_sample_is_that_of_a_job_with_the_same_seed(tmp_path: Path):
+    texts = [f"text {n}" for n in range(60)]
+    labels = ["good" if n % 2 else "bad" for n in range(60)]
+    path = tmp_path / "reviews.csv"
+    path.write_text("text,label\n" + "".join(map("{},{}\n".format, texts, labels)))
+    samples = []
+    for seed in (0, 3):
+        found = lf.load_dataset(path, train=20, test=6, seed=seed)
+        given = lf.load_dataset(texts, labels, train=20, test=6, seed=seed)
+        words = [f"seed={seed}", "limit.train=20", "limit.test=6", f"dataset.path={path}"]
+        own = dataset_of(load(compose("plan", ["dataset=local", "backbone=minilm", *words])))
+        assert own.fingerprint == given.fingerprint == found.fingerprint
+        samples.append(found.fingerprint)
+    assert samples[0] != samples[1]
+    assert lf.load_dataset(path, train=20, test=6).fingerprint == samples[0]

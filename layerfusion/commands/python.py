@@ -86,6 +86,7 @@ def load_dataset(
     split_seed: int = 0,
     train: int | None = None,
     test: int | None = None,
+    seed: int = 0,
     cache: str | Path = "outputs/cache",
 ) -> TextDataset:
     """Load labelled texts, and make the splits that they lack as the command line does.
@@ -109,6 +110,7 @@ def load_dataset(
         split_seed: draws these splits, stratified by class.
         train: rows of a stratified sample of train and validation; None for all rows.
         test: rows of a stratified sample of test; None for all rows.
+        seed: draws these samples, as that of a job draws its own.
         cache: downloads lie there.
 
     Returns:
@@ -135,7 +137,8 @@ def load_dataset(
     if isinstance(data, str | Path):
         if labels is not None:
             raise UserError("load_dataset: labels= goes with texts in memory, not with a path")
-        settings: dict[str, Any] = {"limit.train": train, "limit.test": test, "paths.cache": cache}
+        settings: dict[str, Any] = {"limit.train": train, "limit.test": test}
+        settings |= {"seed": seed, "paths.cache": cache}
         if is_config("dataset", data):
             for key, value in given.items():
                 if value != getattr(DatasetConfig(str(data)), key):
@@ -168,7 +171,7 @@ def load_dataset(
     if "train" not in tables:
         raise UserError(f"{called}: a split named train is needed; there are: {', '.join(tables)}")
     names = tuple(label_names) or tables["train"].label_names
-    return dataset_from_tables(in_memory, limit, tables, names, "memory", seed=0)
+    return dataset_from_tables(in_memory, limit, tables, names, "memory", seed=seed)
 
 
 @naming_extras()
