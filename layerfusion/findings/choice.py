@@ -128,9 +128,9 @@ def rule_words(measure: str) -> str:
     """
     return (
         f"the highest {measure} on validation, then the lower log-loss, then fewer and lower"
-        f" layers. Where validation has fewer than {FEW_ROWS} rows, these are the figures on"
-        f" {FOLDS}, if all jobs on the data have them: all of a job, its choice of layers too, was"
-        " fitted anew without each fold"
+        f" layers. Where validation has fewer than {FEW_ROWS} rows with different texts, these are"
+        f" the figures on {FOLDS}, if all jobs on the data have them: all of a job, its choice of"
+        " layers too, was fitted anew without each fold"
     )
 
 

@@ -84,7 +84,9 @@ def test_rows_of_validation_that_repeat_few_texts_leave_the_choice_to_folds_too(
     group = write_layers(tmp_path, data)
     assert group.best.layer.layer == "3"
     few = "as validation has 300 rows that repeat texts and are worth 30, fewer than 200"
-    assert f"Folds of train choose, {few}." in words(tmp_path)
+    said = words(tmp_path)
+    assert f"Folds of train choose, {few}." in said
+    assert "Where validation has fewer than 200 rows with different texts" in said
     for folder in sorted(one.parent for one in tmp_path.rglob(METRICS)):
         record = read_record(folder)
         assert record.on_folds is not None
