@@ -277,6 +277,14 @@ def test_exchanges_of_texts_with_many_kinds_of_rows_take_little_memory() -> None
     assert peak < 100e6
 
 
+def test_a_rival_that_is_ahead_on_two_texts_may_be_so_by_chance() -> None:
+    """Each class has one text, so that no resample differs, however many rows there are."""
+    texts = np.repeat([0, 1], 30)
+    own = np.arange(60) % 10 > 0
+    ahead = p_of_any_ahead([np.ones(60)], own.astype(float), texts, text_of=texts)
+    assert ahead == 0.25
+
+
 def test_the_variance_of_a_mean_is_that_of_the_scores_of_layers() -> None:
     rng = np.random.default_rng(6)
     text_of, _ = clustered(rng)
