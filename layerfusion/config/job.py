@@ -531,8 +531,8 @@ class TrainConfig:
     by_folds: bool | None = None
     """Judge the job on folds of train too, `layers.folds` of them: without each fold, its
     layers, its fusion and one head are fitted anew. Jobs are compared by that figure where
-    validation has fewer than 200 rows. Not set: only in a sweep with so few, and not for jobs
-    with a pilot or a time limit."""
+    validation has fewer than 200 rows with different texts. Not set: only in a sweep with so
+    few, and not for jobs with a pilot or a time limit."""
     time_limit: float | None = field(default=None, metadata=above(0))
     """Seconds that the job may take, from the start of the command. Not set: no limit. Models,
     candidates of `auto` and seeds that would not be ready in time are left out, and the record

@@ -128,9 +128,9 @@ def rule_words(measure: str) -> str:
     """
     return (
         f"the highest {measure} on validation, then the lower log-loss, then fewer and lower"
-        f" layers. Where validation has fewer than {FEW_ROWS} rows, these are the figures on"
-        f" {FOLDS}, if all jobs on the data have them: all of a job, its choice of layers too, was"
-        " fitted anew without each fold"
+        f" layers. Where validation has fewer than {FEW_ROWS} rows with different texts, these are"
+        f" the figures on {FOLDS}, if all jobs on the data have them: all of a job, its choice of"
+        " layers too, was fitted anew without each fold"
     )
 
 
@@ -140,16 +140,17 @@ def judge_of(records: Sequence[RunRecord]) -> Judge:
     Args:
         records: of the jobs; one at least.
     """
-    data, metric = records[0].dataset, metric_of(records)
-    rows, worth = data.rows["validation"], data.worth_of("validation")
+    # Older records do not know which texts are repeated; a newer one on the same data does.
+    data = max((record.dataset for record in records), key=lambda data: bool(data.worth))
+    rows, worth, metric = data.rows["validation"], data.worth_of("validation"), metric_of(records)
     if worth >= FEW_ROWS:
         return Judge(rows, worth, metric=metric)
     folds = [record.on_folds for record in records if record.on_folds is not None]
     found = [one for one in folds if metric in one.figures]
     same = {(one.folds, one.rows) for one in found}
-    of_folds = next((one.worth or one.rows for one in found), 0)
+    of_folds = next((one.worth for one in found if one.worth), found[0].rows if found else 0)
     if len(found) == len(records) and len(same) == 1 and of_folds > worth:
-        repeats = "" if worth == rows else f" that repeat texts and are worth {worth:.0f}"
+        repeats = "" if worth == rows else f" that repeat texts and are worth {int(worth)}"
         few = f"as validation has {plural(rows, 'row')}{repeats}, fewer than {FEW_ROWS}"
         return Judge(found[0].rows, of_folds, found[0].folds, few, metric)
     if len(records) == 1:
@@ -167,7 +168,7 @@ def judge_of(records: Sequence[RunRecord]) -> Judge:
         if missing
         else f"the {FOLDS} are not the same for all jobs, or hold no more rows"
     )
-    doubt = f"with too few rows to judge ({worth:.0f}, fewer than {FEW_ROWS}): {why}"
+    doubt = f"with too few rows to judge ({int(worth)}, fewer than {FEW_ROWS}): {why}"
     return Judge(rows, worth, doubt=doubt, metric=metric)
 
 

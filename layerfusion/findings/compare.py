@@ -84,25 +84,25 @@ def over(job: FinishedJob, reference: FinishedJob) -> Difference:
     """Compare the accuracy or F1 of a job with that of another one on the same rows."""
     if job.metric != ACCURACY:
         return f1_interval(
-            job.metric, job.preds, reference.preds, job.target, text_of=_texts_of(job, reference)
+            job.metric, job.preds, reference.preds, job.target, text_of=texts_of(job, reference)
         )
     return paired_interval(
-        job.correct, reference.correct, job.target, text_of=_texts_of(job, reference)
+        job.correct, reference.correct, job.target, text_of=texts_of(job, reference)
     )
 
 
 def tested(job: FinishedJob, reference: FinishedJob) -> PairedTest:
     """Test the same difference: by flips of signs or, for an F1, by exchanged answers."""
-    text_of = _texts_of(job, reference)
+    text_of = texts_of(job, reference)
     if job.metric != ACCURACY:
         return exchanged(job.metric, job.preds, reference.preds, job.target, text_of=text_of)
     seeds = math.lcm(len(job.record.seeds), len(reference.record.seeds))
     return sign_flips(job.correct, reference.correct, text_of=text_of, seeds=seeds)
 
 
-def _texts_of(job: FinishedJob, reference: FinishedJob) -> np.ndarray | None:
-    """Which text each row has, known from either job: both predict the same rows."""
-    return reference.text_of if job.text_of is None else job.text_of
+def texts_of(*jobs: FinishedJob) -> np.ndarray | None:
+    """Which text each row has, known from any of the jobs: all predict the same rows."""
+    return next((job.text_of for job in jobs if job.text_of is not None), None)
 
 
 def over_baseline(job: FinishedJob) -> Difference:

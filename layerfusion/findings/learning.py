@@ -18,6 +18,7 @@ import numpy as np
 
 from layerfusion.config.job import ACCURACY
 from layerfusion.findings.choice import metric_words
+from layerfusion.findings.compare import texts_of
 from layerfusion.findings.grouping import grouped
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.identities import (
@@ -304,7 +305,8 @@ def _compare(curve: LearningCurve) -> list[DrawFinding]:
     def difference(own: Sequence[tuple[FinishedJob, FinishedJob]]) -> CrossedDifference:
         metric = {"metric": curve.metric}
         ahead = [replace(x, **metric).rows_score - replace(y, **metric).rows_score for x, y in own]
-        return crossed_interval(np.stack(ahead), own[0][0].target, text_of=own[0][0].text_of)
+        text_of = texts_of(*(job for pair in own for job in pair))
+        return crossed_interval(np.stack(ahead), own[0][0].target, text_of=text_of)
 
     found = [
         DrawFinding(identity, size, tuple(own), difference(own), 1.0, 0)

@@ -12,6 +12,7 @@ from layerfusion.errors import UserError
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.selection import Choice, Selection
 from layerfusion.published.padded import PADDED_MEAN, extract_padded, padded_addresses
+from layerfusion.published.selection_bias import alike_words
 from layerfusion.texts import TextDataset
 
 
@@ -21,10 +22,12 @@ def require_two_test_rows(dataset: TextDataset) -> None:
     Raises:
         UserError: where it has a single row, or all of its rows have the same text.
     """
-    if len(set(dataset.splits["test"].texts)) < 2:
+    texts = dataset.splits["test"].texts
+    if len(set(texts)) < 2:
         raise UserError(
-            f"dataset {dataset.name}: 1 test row cannot be halved, which the selection bias of"
-            " protocol=as_published needs; at least 2 are needed"
+            f"dataset {dataset.name}: {alike_words(len(texts))} cannot be halved, which the"
+            " selection bias of protocol=as_published needs; at least 2 with different texts are"
+            " needed"
         )
 
 

@@ -62,7 +62,7 @@ def selection_bias(
     )
     if len(first) < 2:
         raise UserError(
-            f"protocol=as_published: {len(first)} test row cannot be halved to estimate the"
+            f"protocol=as_published: {alike_words(size)} cannot be halved to estimate the"
             " selection bias; at least 2 with different texts are needed"
         )
     rows = np.zeros(size)
@@ -74,6 +74,11 @@ def selection_bias(
             rows[judges] += right[epoch, judges] * (size / (2 * judges.sum()))
     rows /= halvings
     return SelectionBias(float(right.mean(axis=1).max()), float(rows.mean()), rows)
+
+
+def alike_words(rows: int) -> str:
+    """Name the rows of a test that has one text: 1 test row, or 40 test rows with the same text."""
+    return "1 test row" if rows == 1 else f"{rows:,} test rows with the same text"
 
 
 def _halves(target: np.ndarray, halvings: int, seed: int) -> Iterator[np.ndarray]:

@@ -74,7 +74,7 @@ def exchanged(
     packed = np.packbits(np.moveaxis(rows, 1, 0).reshape(rows.shape[1], -1), axis=1)
     _, first, kind_of = np.unique(packed, axis=0, return_index=True, return_inverse=True)
     texts = Texts.of(kind_of.reshape(-1), take_texts(text_of, differ))
-    sizes, has_first = texts.counts, rows[0, first]
+    sizes, has_first, widest = texts.counts, rows[0, first], max(len(texts.counts), len(first))
     # What an exchange adds to the answers of the first, and takes from those of the second. Counts
     # of rows are exact in float32.
     kinds = [
@@ -84,11 +84,11 @@ def exchanged(
         [(2.0 * (whose & has).sum(axis=0), whose.sum(axis=0) + occurs) for whose in pair]
         for pair in zip(ones, others, strict=True)
     ]
-    work = 4 * seeds * len(sizes) * len(occurs)
+    work = 4 * seeds * len(first) * len(occurs)
     resamples = max(min(resamples, LEAST_RESAMPLES), min(resamples, int(_WORK / work)))
 
     def difference(drawn: np.ndarray) -> np.ndarray:
-        found, drawn = np.zeros(len(drawn)), texts.rows_of(drawn)
+        found, drawn = np.zeros(len(drawn)), texts.rows_of(drawn).astype(np.float32, copy=False)
         for kind, pair in zip(kinds, tallies, strict=True):
             said, hits = drawn @ kind, drawn @ (kind * has_first)
             for sign, (two, counts) in zip((1, -1), pair, strict=True):
@@ -97,7 +97,7 @@ def exchanged(
 
     far = abs(float(difference(np.zeros((1, len(sizes)), np.float32))[0])) - 1e-12
     rng, as_far = np.random.default_rng(seed), 0
-    chunk = max(1, _CELLS // (len(sizes) + 4 * len(occurs)))
+    chunk = max(1, _CELLS // (widest + 4 * len(occurs)))
     for start in range(0, resamples, chunk):
         many = min(chunk, resamples - start)
         drawn = rng.binomial(sizes, 0.5, size=(many, len(sizes))).astype(np.float32)

@@ -39,6 +39,7 @@ from layerfusion.statistics.resampling import (
     check_texts,
     independent_rows,
     mean_variance,
+    repeated,
     strata_of,
     take_texts,
     total_rows,
@@ -212,8 +213,12 @@ def p_of_any_ahead(
     ahead = np.round(np.stack([one - own for one in rivals], axis=1), 12)  # (rows, rivals)
     means = ahead.mean(axis=0)
     errors = np.sqrt([mean_variance(one, target, text_of) for one in ahead.T])
+    least = 1 / (resamples + 1)
+    if (of_row := repeated(text_of)) is not None:
+        # By chance alone, a rival is ahead on all of a few texts as often as heads are thrown.
+        least = max(least, 0.5 ** len(np.unique(of_row)))
     if np.any((errors == 0) & (means > 0)):
-        return 1 / (resamples + 1)
+        return least
     varied = errors > 0
     if not varied.any():
         return 1.0
@@ -225,7 +230,7 @@ def p_of_any_ahead(
         drawn_means = sums / total_rows(draws)[:, None]
         largest.append(((drawn_means - means) / errors).max(axis=1))
     as_large = np.concatenate(largest) >= (means / errors).max() - 1e-9
-    return float((1 + as_large.sum()) / (1 + resamples))
+    return max(least, float((1 + as_large.sum()) / (1 + resamples)))
 
 
 def crossed_interval(
@@ -320,10 +325,8 @@ def metric_intervals(
     ends = _ends(found["accuracy"], level)
     size = independent_rows(len(target), text_of)
     intervals = {"accuracy": _widened(mean, *ends, size, level, least=0)}
-    alike = [np.unique(preds[:, target == label], axis=1).shape[1] for label in np.unique(target)]
     macro_f1 = found["macro_f1"].mean(axis=1)
-    # Texts with several rows change the sizes of the classes, and F1 with them.
-    if max(alike) > 1 or np.ptp(macro_f1) > 0:
+    if np.ptp(macro_f1) > 0:
         intervals["macro_f1"] = _ends(macro_f1, level)
     return intervals
 

@@ -289,9 +289,8 @@ def _near_notes(splits: dict[str, Split]) -> Iterator[str]:
         for char in set().union(*texts["train"], *texts["validation"], *texts["test"])
         if char.isspace() or unicodedata.category(char).startswith("P")
     )
-    if not removed:
-        return
-    between = re.compile(f"[{re.escape(removed)}]+")
+    # Where there is nothing to remove, texts may differ in case: nothing matches `(?!)`.
+    between = re.compile(f"[{re.escape(removed)}]+" if removed else "(?!)")
 
     def bare(text: str) -> int:
         """Hash what is left of a text; of nothing but punctuation, the text as it is."""

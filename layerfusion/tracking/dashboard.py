@@ -241,8 +241,8 @@ PARTS = (
         "Accuracy by layer",
         "Jobs with a single layer, by the relative depth of that layer: 0 enters the first block, 1"
         " leaves the last; and the probes of all layers, where a job or a profile fitted some."
-        " Choose layers by validation, or by folds where it has fewer than 200 rows; test shows"
-        " how good the choice was.",
+        " Choose layers by validation, or by folds where it has fewer than 200 rows with different"
+        " texts; test shows how good the choice was.",
         _by_layer,
     ),
     Part(

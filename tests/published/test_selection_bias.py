@@ -80,5 +80,5 @@ def test_all_rows_of_a_text_are_in_one_half() -> None:
     assert together.rows == pytest.approx(plain.rows.repeat(5))
     apart = selection_bias(*repeated, text_of=None, halvings=20)
     assert apart.bias < together.bias / 2
-    with pytest.raises(UserError, match="1 test row cannot be halved"):
+    with pytest.raises(UserError, match="4 test rows with the same text cannot be halved"):
         selection_bias(np.ones((3, 4)), np.zeros(4, int), text_of=np.zeros(4, int))

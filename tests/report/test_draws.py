@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from layerfusion.findings.ranking import rank_jobs
 from layerfusion.findings.results import Results
 from layerfusion.report.contents import build_report
 from layerfusion.report.render.markdown import markdown
-from layerfusion.statistics.intervals import crossed_interval
+from layerfusion.statistics.intervals import CrossedDifference, crossed_interval
 from layerfusion.statistics.significance import holm
 from tests.report.fabricate import dataset, write_job
 from tests.report.reading import section_of
@@ -95,6 +96,27 @@ def test_both_are_held_against_the_one_that_validation_of_each_draw_prefers(
         assert one.difference == expected
         assert one.family == 2
     assert [one.adjusted for one in found] == holm([one.difference.p for one in found])
+
+
+def test_which_texts_are_repeated_is_known_from_the_job_of_any_draw(tmp_path: Path) -> None:
+    for size in (10, 50):
+        write(tmp_path, size, 0.08)
+    (curve,) = learning_curves(load_groups(tmp_path))
+    texts = np.arange(ROWS) // 5
+
+    def difference(newer: str) -> CrossedDifference:
+        groups = [
+            replace(group, jobs=tuple(replace(job, text_of=texts) for job in group.jobs))
+            if group.data.fingerprint.startswith(newer)
+            else group
+            for group in curve.groups
+        ]
+        known = replace(curve, groups=tuple(groups))
+        return find_over_draws([known])[known][0].difference
+
+    found = {difference(f"t10{draw}") for draw in range(DRAWS)}
+    assert len(found) == 1
+    assert found.pop().p != difference("no draw").p
 
 
 def test_families_reach_over_all_data_sets(tmp_path: Path) -> None:

@@ -84,7 +84,9 @@ def test_rows_of_validation_that_repeat_few_texts_leave_the_choice_to_folds_too(
     group = write_layers(tmp_path, data)
     assert group.best.layer.layer == "3"
     few = "as validation has 300 rows that repeat texts and are worth 30, fewer than 200"
-    assert f"Folds of train choose, {few}." in words(tmp_path)
+    said = words(tmp_path)
+    assert f"Folds of train choose, {few}." in said
+    assert "Where validation has fewer than 200 rows with different texts" in said
     for folder in sorted(one.parent for one in tmp_path.rglob(METRICS)):
         record = read_record(folder)
         assert record.on_folds is not None
@@ -92,6 +94,24 @@ def test_rows_of_validation_that_repeat_few_texts_leave_the_choice_to_folds_too(
     (group,) = load_groups(tmp_path)
     assert group.best.layer.layer == "2"  # 20 are no more than 30, however many rows there are
     assert group.judge.few
+
+
+@pytest.mark.parametrize("older", LAYERS)
+def test_what_rows_are_worth_is_known_from_any_job(older: str, tmp_path: Path) -> None:
+    """An older job does not know it, and the rows of all jobs are the same."""
+    write_layers(tmp_path, replace(data_with(300), worth={"validation": 199.7}))
+    for folder in sorted(one.parent for one in tmp_path.rglob(METRICS)):
+        record = read_record(folder)
+        assert record.on_folds is not None
+        on_folds = replace(record.on_folds, worth=250.0)
+        if record.layers[0].layer == older:
+            record = replace(record, dataset=replace(record.dataset, worth={}))
+            on_folds = replace(on_folds, worth=None)
+        write_record(replace(record, on_folds=on_folds), folder)
+    (group,) = load_groups(tmp_path)
+    assert group.best.layer.layer == "3"
+    assert (group.judge.by_folds, group.judge.worth) == (True, 250.0)
+    assert "are worth 199, fewer than 200" in words(tmp_path)
 
 
 def test_the_standard_error_of_the_best_is_that_of_what_rows_are_worth(tmp_path: Path) -> None:

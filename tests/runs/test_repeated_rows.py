@@ -162,6 +162,42 @@ def test_folds_of_train_are_judged_by_their_texts(
     assert accuracy.low <= max(0.0, accuracy.mean - unseen_share(found.rows / 6)) + 1e-9
 
 
+@pytest.mark.parametrize(
+    ("command", "more", "says"),
+    [
+        (
+            "profile",
+            ["profile.judge=true"],
+            "profile.judge=true: test has fewer than the two texts",
+        ),
+        (
+            "train",
+            ["protocol=as_published", "fusion=published_concat"],
+            "40 test rows with the same text cannot be halved",
+        ),
+    ],
+)
+def test_a_test_of_one_text_cannot_be_halved(
+    command: str,
+    more: list[str],
+    says: str,
+    place: Path,
+    bert_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = pd.read_csv(place / "once.csv")
+    pd.concat([rows[:1]] * 40).to_csv(tmp_path / "one.csv", index=False)
+    words = [
+        word
+        for word in words_of(place, bert_folder, "once")
+        if word.split("=")[0] not in ("dataset.test", "fusion", "layers", "trainer.max_epochs")
+    ]
+    words += [f"dataset.test={tmp_path}/one.csv", f"hydra.run.dir={tmp_path / 'job'}", *more]
+    assert main([command, *words]) == 2
+    assert says in capsys.readouterr().err
+
+
 def test_a_profile_is_judged_on_texts(place: Path, bert_folder: Path, tmp_path: Path) -> None:
     """The halves of test, of which one chooses the best layer and the other judges it, too."""
     for name in ("once", "repeated"):

@@ -191,19 +191,24 @@ def test_every_resample_has_the_figures_of_scikit_learn(
     text_of = np.arange(target.size) // rows_a_text
     strata = Strata.of(preds.T, target, text_of)
     for seed in range(40):
-        # The one resample drawn with this seed, written out row by row.
-        (draws,) = strata.draws(1, seed)
-        true = np.repeat(strata.labels, [d.sum() for d in draws])
-        patterns = zip(strata.distinct, draws, strict=True)
-        rows = np.concatenate([np.repeat(p, d[0], axis=0) for p, d in patterns])
-        found = metric_intervals(target, preds, seed, resamples=1, text_of=text_of)
-        accuracy = np.mean([accuracy_score(true, one) for one in rows.T])
-        macro_f1 = np.mean([f1_score(true, one, average="macro") for one in rows.T])
-        least = unseen_share(independent_rows(target.size, text_of))
+        # The two resamples drawn with this seed, written out row by row.
+        (draws,) = strata.draws(2, seed)
+        figures = []
+        for number in range(2):
+            true = np.repeat(strata.labels, [d[number].sum() for d in draws])
+            patterns = zip(strata.distinct, draws, strict=True)
+            rows = np.concatenate([np.repeat(p, d[number], axis=0) for p, d in patterns])
+            accuracy = np.mean([accuracy_score(true, one) for one in rows.T])
+            macro_f1 = np.mean([f1_score(true, one, average="macro") for one in rows.T])
+            figures.append((accuracy, macro_f1))
+        every = {"resamples": 2, "level": 1 - 1e-12, "text_of": text_of}
+        found = metric_intervals(target, preds, seed, **every)
+        least = unseen_share(independent_rows(target.size, text_of), 1 - 1e-12)
         mean = (preds == target).mean()
-        ends = min(accuracy, mean - least), max(accuracy, mean + least)
+        accuracy, macro_f1 = np.array(figures).T
+        ends = max(0.0, min(*accuracy, mean - least)), min(1.0, max(*accuracy, mean + least))
         assert found["accuracy"] == pytest.approx(ends)
-        assert found["macro_f1"] == pytest.approx((macro_f1, macro_f1))
+        assert found["macro_f1"] == pytest.approx((macro_f1.min(), macro_f1.max()))
 
 
 def test_intervals_equal_those_of_drawing_rows(small: tuple[np.ndarray, np.ndarray]) -> None:

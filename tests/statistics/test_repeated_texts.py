@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -149,6 +150,12 @@ def clustered(rng: np.random.Generator, texts: int = 60) -> tuple[np.ndarray, np
     return text_of, rng.permutation(len(text_of))
 
 
+def test_where_no_resample_can_differ_f1_has_no_interval() -> None:
+    """Each class has one text of which it is the first, though the rows of class 1 differ."""
+    target, preds, text_of = np.array([0, 1, 1, 2]), np.array([[0, 0, 1, 1]]), [0, 0, 1, 1]
+    assert set(metric_intervals(target, preds, text_of=np.array(text_of))) == {"accuracy"}
+
+
 def test_an_interval_is_that_of_drawing_texts_one_by_one() -> None:
     rng = np.random.default_rng(0)
     text_of, order = clustered(rng)
@@ -255,6 +262,27 @@ def test_answers_to_whole_texts_are_exchanged() -> None:
     exact = (apart >= abs(macro(a) - macro(b)) - 1e-12).mean()
     found = exchanged("macro_f1", a[None], b[None], target, text_of=text_of)
     assert found.p == pytest.approx(exact, abs=0.015)
+
+
+def test_exchanges_of_texts_with_many_kinds_of_rows_take_little_memory() -> None:
+    rng = np.random.default_rng(0)
+    rows = 3000
+    target = rng.random((rows, 16)) < 0.5
+    a, b = (target[None] ^ (rng.random((1, rows, 16)) < 0.1) for _ in range(2))
+    tracemalloc.start()
+    found = exchanged("macro_f1", a, b, target, text_of=np.arange(rows) % 2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.p > 0.1  # two texts show nothing
+    assert peak < 100e6
+
+
+def test_a_rival_that_is_ahead_on_two_texts_may_be_so_by_chance() -> None:
+    """Each class has one text, so that no resample differs, however many rows there are."""
+    texts = np.repeat([0, 1], 30)
+    own = np.arange(60) % 10 > 0
+    ahead = p_of_any_ahead([np.ones(60)], own.astype(float), texts, text_of=texts)
+    assert ahead == 0.25
 
 
 def test_the_variance_of_a_mean_is_that_of_the_scores_of_layers() -> None:

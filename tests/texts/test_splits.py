@@ -486,6 +486,16 @@ def test_rows_that_are_nearly_those_of_train_are_counted(tmp_path: Path, load: L
     assert not any(but in note for note in load(path=tmp_path).notes)
 
 
+def test_words_without_white_space_that_differ_in_case_are_counted(
+    tmp_path: Path, load: Load
+) -> None:
+    write(tmp_path / "train.csv", [("good", "a"), ("fine", "a"), ("bad", "b"), ("😡", "b")])
+    write(tmp_path / "validation.csv", [("nice", "a"), ("poor", "b")])
+    write(tmp_path / "test.csv", [("GOOD", "a"), ("😀", "a"), ("awful", "b")])
+    but = "occur in train but for case, punctuation and white space"
+    assert f"1 of 3 test rows {but}" in load(path=tmp_path).notes
+
+
 def test_a_test_of_one_class_is_noted(tmp_path: Path, load: Load) -> None:
     write(tmp_path / "train.csv", rows("x", a=30, b=30))
     write(tmp_path / "test.csv", rows("y", a=9))
