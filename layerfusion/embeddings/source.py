@@ -258,16 +258,19 @@ class EmbeddingSource:
         """Measure the latency of the model for each store that lacks it for such texts."""
         from layerfusion.embeddings.latency import measure_latency, needs_latency, write_latency
 
-        some = texts[:: 1 + len(texts) // COUNTED_TEXTS]
-        store = next(iter(self.stores.values()))
-        lengths = store.tokens([text_hash(text) for text in some]).seen
+        store = max(self.stores.values(), key=len)
+        some = [(text_hash(text), text) for text in texts[:: 1 + len(texts) // COUNTED_TEXTS]]
+        held = store.holds([key for key, _ in some])  # other processes may extract the rest
+        lengths = store.tokens(held).seen
         folders = [x.folder for x in self.stores.values() if needs_latency(x.folder, lengths)]
-        if not folders:
+        if not held or not folders:
             return
         near = np.argsort(lengths, kind="stable")
         middle = len(near) // 2
         near = near[max(0, middle - TIMED_TEXTS // 2) : middle + TIMED_TEXTS // 2]
-        latency = measure_latency(backbone, backbone.tokenize([some[n] for n in near], self.config))
+        text_of = dict(some)
+        timed = backbone.tokenize([text_of[held[n]] for n in near], self.config)
+        latency = measure_latency(backbone, timed)
         for folder in folders:
             write_latency(latency, folder)
 
