@@ -76,7 +76,7 @@ def measure_latency(backbone: Backbone, texts: Sequence[TokenizedText]) -> Laten
 
 def middle_length(lengths: Sequence[int] | np.ndarray) -> int:
     """Return the median length of texts, one of theirs; 0 where there are none."""
-    return int(sorted(lengths)[len(lengths) // 2]) if len(lengths) else 0
+    return int(np.sort(lengths)[len(lengths) // 2]) if len(lengths) else 0
 
 
 def write_latency(latency: Latency, folder: Path) -> None:

@@ -215,8 +215,8 @@ def p_of_any_ahead(
     errors = np.sqrt([mean_variance(one, target, text_of) for one in ahead.T])
     least = 1 / (resamples + 1)
     if (of_row := repeated(text_of)) is not None:
-        # By chance alone, a rival is ahead on all of a few texts as often as heads are thrown.
-        least = max(least, 0.5 ** len(np.unique(of_row)))
+        # By chance alone, a rival is ahead on all of m texts once in 2^m times.
+        least = max(least, 0.5 ** float(of_row.max() + 1))
     if np.any((errors == 0) & (means > 0)):
         return least
     varied = errors > 0
