@@ -500,4 +500,8 @@ def test_a_sample_is_that_of_a_job_with_the_same_seed(tmp_path: Path):
         assert own.fingerprint == given.fingerprint == found.fingerprint
         samples.append(found.fingerprint)
     assert samples[0] != samples[1]
+    for data in ((path,), (texts, labels)):
+        for seed in (-1, 2**32):
+            with pytest.raises(UserError, match=rf"seed={seed}: it must lie in"):
+                lf.load_dataset(*data, train=20, seed=seed)
     assert lf.load_dataset(path, train=20, test=6).fingerprint == samples[0]

@@ -35,7 +35,7 @@ from layerfusion.config.job import (
 from layerfusion.config.operators import gather_arguments, operator_names, settle
 from layerfusion.config.options import as_option
 from layerfusion.config.registry import PROTOCOL_SETTINGS, PROTOCOLS, SELECTIONS, require_known
-from layerfusion.config.rules import check_inside, check_name, check_rules
+from layerfusion.config.rules import RULE, a_seed, check_inside, check_name, check_rules
 from layerfusion.config.secrets import redact, shown
 from layerfusion.errors import UserError, short, unknown
 
@@ -211,7 +211,8 @@ def check(config: TrainConfig) -> None:
     if config.time_limit is not None and not 0 < config.time_limit < math.inf:
         raise UserError(f"time_limit={config.time_limit}: it must be a number of seconds above 0")
     _at_least("seeds", config.seeds, 1)
-    _at_least("seed", config.seed, 0)
+    for key, seed in (("seed", config.seed), ("seed + seeds - 1", config.seed + config.seeds - 1)):
+        a_seed()[RULE].check(key, seed)
 
 
 def require_honest(config: TrainConfig, command: str) -> None:

@@ -22,7 +22,7 @@ from layerfusion.config.registry import (
     SELECTIONS,
     named_in,
 )
-from layerfusion.config.rules import RULE, Rule, above, at_least, between, one_of
+from layerfusion.config.rules import RULE, Rule, a_seed, above, at_least, between, one_of
 
 DTYPES = FLOAT32, _, FLOAT16 = ("float32", "bfloat16", "float16")
 QUANTIZED = ("int8", "nf4")
@@ -135,7 +135,7 @@ class DatasetConfig:
     """Share of train that becomes validation where the data has no validation."""
     test_size: float = field(default=0.2, metadata=between(0, 1, ends="()"))
     """Share of the rows that becomes test where the data has no test."""
-    split_seed: int = field(default=0, metadata=at_least(0))
+    split_seed: int = field(default=0, metadata=a_seed())
     """Seed that draws the splits which the data lacks."""
     dedupe: bool = False
     """Drop texts from train and validation that also occur in test, to the letter. Those that
@@ -539,7 +539,7 @@ class TrainConfig:
     names them. A step that has begun is never interrupted."""
     sweep: str = "main"
     """Name of the folder that the jobs of a sweep share, and of their W&B group."""
-    seed: int = 0
+    seed: int = field(default=0, metadata=a_seed())
     """First seed of the training runs; also draws the samples of `limit`."""
     seeds: int = 6
     """Number of training runs, with seeds `seed`, `seed` + 1, …"""

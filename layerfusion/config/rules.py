@@ -57,6 +57,11 @@ def between(low: float, high: float, *, ends: str = "[]") -> dict[str, Rule]:
     return {RULE: Rule(holds, f"lie in {ends[0]}{low}, {high}{ends[1]}")}
 
 
+def a_seed() -> dict[str, Rule]:
+    """A seed that NumPy, scikit-learn and Lightning all take: a whole number of 32 bits."""
+    return between(0, 2**32 - 1)
+
+
 def one_of(*values: str, more: Callable[[], Iterable[str]] = tuple) -> dict[str, Rule]:
     """One of some names.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from layerfusion.config.rules import RULE, a_seed
 from layerfusion.errors import UserError, one_line, short
 from layerfusion.texts.cells import is_missing, joined_labels, plain, written_list
 from layerfusion.texts.class_doubts import alike_names
@@ -404,13 +405,12 @@ def seed_of(random_state: Any) -> int:
     """Return the seed that a `random_state` stands for: itself, or a draw from it.
 
     Raises:
-        UserError: for anything but a whole number from 0, a generator of NumPy or None.
+        UserError: for anything but a whole number of 32 bits, a generator of NumPy or None.
     """
     from sklearn.utils import check_random_state
 
     if isinstance(random_state, int | np.integer) and not isinstance(random_state, bool):
-        if random_state < 0:
-            raise UserError(f"random_state: {random_state} is below 0")
+        a_seed()[RULE].check("random_state", random_state)
         return int(random_state)
     try:
         return int(check_random_state(random_state).randint(2**31 - 1))

@@ -29,6 +29,7 @@ from layerfusion.config.job import (
     FusionConfig,
     TrainerConfig,
 )
+from layerfusion.config.rules import RULE, a_seed
 from layerfusion.errors import UserError
 from layerfusion.fusion.classifier import FusionClassifier
 from layerfusion.fusion.data import FusionDataModule, TensorBatches
@@ -127,10 +128,12 @@ def fit(
         callbacks: further callbacks of Lightning. An exception in one ends the training.
 
     Raises:
-        UserError: if the training diverges in its first epoch, or for more than one device.
+        UserError: if the training diverges in its first epoch, for more than one device, or for a
+            seed that is no whole number of 32 bits.
     """
     fusion, trainer = fusion or FusionConfig(), trainer or TrainerConfig()
     check_devices(trainer)
+    a_seed()[RULE].check("seed", seed)
     started = time.perf_counter()
     target = data.targets["train"]
     monitor, mode = monitor_of(objective, target)

@@ -18,7 +18,7 @@ from layerfusion.config.assets import DataSourceConfig
 from layerfusion.config.check import check_dataset
 from layerfusion.config.job import DatasetConfig, LimitConfig
 from layerfusion.config.options import as_option
-from layerfusion.config.rules import check_rules
+from layerfusion.config.rules import RULE, a_seed, check_rules
 from layerfusion.errors import Mendable, UserError, first_few
 from layerfusion.texts.columns import Columns
 from layerfusion.texts.data_card import read_card
@@ -142,6 +142,7 @@ def dataset_from_tables(
     Raises:
         UserError: naming the split, row or label that is wrong.
     """
+    a_seed()[RULE].check("seed", seed)
     try:
         tables, dropped = without_unlabelled(tables)
         texts = {split: clean_texts(split, table) for split, table in tables.items()}

@@ -227,7 +227,7 @@ def test_rows_that_are_none_are_told_in_one_line(X: Any, y: Any, message: str, m
         ({"budget": {"flops_per_text": -1}}, "flops_per_text"),
         ({"validation_size": 1.5}, "validation_size: a share between 0 and 1 is needed, found 1.5"),
         ({"random_state": "x"}, "random_state: a whole number"),
-        ({"random_state": -1}, "random_state: -1 is below 0"),
+        ({"random_state": -1}, "random_state=-1: it must lie in"),
         ({"seeds": 0}, "seeds"),
         ({"objective": "auc"}, "objective: there is no .auc.; there are: log_loss"),
         ({"class_weight": {0: 1}}, "class_weight"),
