@@ -145,6 +145,7 @@ def _with_columns(command: str, path: str, words: Sequence[str], rest: Sequence[
         {},
         multilabel=own.get("dataset.multilabel", "").lower() in ("true", "yes", "on", "1"),
         label_separator=own.get("dataset.label_separator", "").strip("'\"") or None,
+        group=own.get("dataset.group", "").strip("'\"") or None,
     )
     try:
         likely = likely_columns(

@@ -25,7 +25,7 @@ from layerfusion.config.imports import import_from
 from layerfusion.config.job import TrainConfig
 from layerfusion.errors import UserError
 from layerfusion.texts.dataset import TextDataset
-from layerfusion.texts.from_memory import write_parquet
+from layerfusion.texts.from_memory import GROUP, write_parquet
 
 log = logging.getLogger(__name__)
 
@@ -142,6 +142,7 @@ def _dataset_words(dataset: TextDataset | str | Path, cache: Path) -> list[str]:
             f"dataset.path={_value(str(place))}",
             f"dataset.label_names={_value(names)}",
             *(["dataset.multilabel=true"] if dataset.multilabel else []),
+            *([f"dataset.group={GROUP}"] if dataset.splits["train"].groups is not None else []),
         ]
     if not isinstance(dataset, str | Path):
         raise UserError(

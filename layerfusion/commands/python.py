@@ -56,6 +56,7 @@ _ARGUMENTS = {
             "multilabel",
             "label_separator",
             "label_columns",
+            "group",
             "test_size",
             "validation_size",
             "split_seed",
@@ -81,6 +82,8 @@ def load_dataset(
     multilabel: bool = False,
     label_separator: str | None = None,
     label_columns: Sequence[str] = (),
+    groups: Any = None,
+    group: str | int | None = None,
     test_size: float = 0.2,
     validation_size: float = 0.1,
     split_seed: int = 0,
@@ -105,6 +108,10 @@ def load_dataset(
         multilabel: a text has any number of labels. In memory, lists say so themselves.
         label_separator: what stands between the labels of a text, in a column of strings.
         label_columns: columns of 0 and 1, one for each label, in the place of `label`.
+        groups: group of each row, such as its author, beside `labels`: a text or number, or None
+            for a row without one. Rows of a group are in the same split, and in the same fold of
+            whatever learns from them, as by scikit-learn's `StratifiedGroupKFold`.
+        group: name of the column of groups, where `data` is a table.
         test_size: share of the rows that becomes test where the data has none.
         validation_size: share of train that becomes validation where the data has none.
         split_seed: draws these splits, stratified by class.
@@ -134,6 +141,11 @@ def load_dataset(
     given = {"text": text, "label": label, "test_size": test_size, "split_seed": split_seed}
     given |= {"validation_size": validation_size, "multilabel": multilabel}
     given |= {"label_separator": label_separator, "label_columns": label_columns}
+    if groups is not None and labels is None:
+        raise UserError("load_dataset: groups= goes with texts and labels=; group= names a column")
+    if groups is not None and group is not None:
+        raise UserError("load_dataset: groups= and group= both say the groups; leave out one")
+    given["group"] = None if group is None else str(group)
     if isinstance(data, str | Path):
         if labels is not None:
             raise UserError("load_dataset: labels= goes with texts in memory, not with a path")
@@ -166,8 +178,9 @@ def load_dataset(
         multilabel=multilabel,
         label_separator=label_separator,
         label_columns=tuple(label_columns),
+        group=given["group"],
     )
-    tables = tables_of(data, labels, columns, called, label_names)
+    tables = tables_of(data, labels, columns, called, label_names, groups=groups)
     if "train" not in tables:
         raise UserError(f"{called}: a split named train is needed; there are: {', '.join(tables)}")
     names = tuple(label_names) or tables["train"].label_names

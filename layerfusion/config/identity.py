@@ -39,7 +39,7 @@ WEIGHTED_VERSION = 1
 IRRELEVANT = ("paths", "logger", "extract", "sweep", "profile", "bundle", "by_folds", "long_texts")
 """Settings that change where or how fast a result is computed, or what is kept beside it, but not
 the result; and `long_texts`, which each model has among its own."""
-LATER_KEYS = ("files", "reader", "multilabel", "label_separator", "label_columns")
+LATER_KEYS = ("files", "reader", "multilabel", "label_separator", "label_columns", "group")
 """Keys of a data set that are left out where they are not set, as in the names of jobs from before
 there were such keys."""
 HINTS = ("description", "num_layers", "width")

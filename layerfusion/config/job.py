@@ -125,6 +125,11 @@ class DatasetConfig:
     label_columns: list[Any] = field(default_factory=list)
     """Columns of 0 and 1, true and false or yes and no, one for each label, which is called after
     it. They take the place of `label`, and a text has any number of the labels."""
+    group: str | None = None
+    """Name of a column of groups, such as authors or documents: no split or fold that is made here
+    divides the rows of one, and intervals and tests draw them together. A row whose cell is empty
+    is in no group. Not set: rows are independent of one another, but for those with the same
+    text."""
     encoding: str = "utf-8"
     """Encoding of a csv or tsv file of yours."""
     reader: str | None = None
@@ -138,8 +143,9 @@ class DatasetConfig:
     split_seed: int = field(default=0, metadata=a_seed())
     """Seed that draws the splits which the data lacks."""
     dedupe: bool = False
-    """Drop texts from train and validation that also occur in test, to the letter. Those that
-    differ in case, punctuation or white space stay, and a note counts them."""
+    """Drop texts from train and validation that also occur in test, to the letter, and rows of
+    groups that do. Texts that differ in case, punctuation or white space stay, and a note counts
+    them."""
 
     @property
     def has_several_labels(self) -> bool:

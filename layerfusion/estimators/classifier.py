@@ -47,6 +47,7 @@ from layerfusion.runs.fitting import (
 )
 from layerfusion.runs.recent import RecentVectors
 from layerfusion.statistics.answers import answers
+from layerfusion.texts.groups import groups_beside
 from layerfusion.texts.strings import other_order
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         self.cache = cache
         self.settings = settings
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Choose layers and fusion, and fit the classifier, on these rows alone.
 
         Args:
@@ -204,6 +205,9 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
                 and an index that has the rows of `X` in another order, as rows go by position.
             sample_weight: how many times each row counts, in whole numbers from 0; once if None.
                 Probes, choices, stacks and heads are those of the rows written so many times.
+            groups: the group of each row, such as its author: a text or number, or None for a row
+                without one. Rows of a group are never learned from and judged on at a time, as by
+                scikit-learn's `GroupKFold`, and what is chosen is sure as far as groups show it.
 
         Raises:
             UserError: a `ValueError` for anything that the user can mend, in one line.
@@ -213,12 +217,14 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         if wrong := other_order(X, y):
             warnings.warn(f"fit: {wrong}", UserWarning, stacklevel=3)
         repeats = repeats_of(sample_weight, len(texts))
+        named = groups_beside(groups, X, len(texts), "fit")
         kept = None
         if repeats is not None and not repeats.all():
             kept = np.flatnonzero(repeats)
         targets = targets_of(y, len(texts), kept)
         if repeats is not None and kept is not None:
             texts, repeats = [texts[row] for row in kept], repeats[kept]
+            named = None if named is None else tuple(named[row] for row in kept)
         _warn_of_constant(targets)
         seed = seed_of(self.random_state)
         with _ALONE, isolate_rng():
@@ -231,6 +237,7 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
                 validation_size=self.validation_size if validated else None,
                 seed=seed,
                 repeats=repeats,
+                groups=named,
             )
             fitted = fit_texts(config, dataset, begun=begun)
         self.classes_ = targets.classes

@@ -17,6 +17,7 @@ from layerfusion.layers.repeats import standard_error
 from layerfusion.runs.fitting import probe_layers, training_texts
 from layerfusion.runs.inputs import prepare_texts
 from layerfusion.runs.select_layers import budget_of
+from layerfusion.texts.groups import groups_beside
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -28,6 +29,7 @@ def rank(
     texts: Any,
     y: Any,
     *,
+    groups: Any = None,
     pooling: Names | None = None,
     cache: str | Path = "outputs/cache",
     **settings: Any,
@@ -42,6 +44,7 @@ def rank(
         texts: a list, array, Series, or data frame with one column.
         y: one label for each text, or any number of them, as `LayerFusionClassifier.fit` takes
             them; accuracy is then the share of the texts whose labels are all right.
+        groups: group of each text, such as its author, as `LayerFusionClassifier.fit` takes them.
         pooling: one or more names in `conf/pooling`; each pooling of a layer is judged. None for
             that which a folder of sentence-transformers asks for, if it is the only model, or else
             the mean.
@@ -68,7 +71,14 @@ def rank(
     keys = {"pooling": pooling, "paths.cache": cache, **settings}
     config = config_of(NO_DATASET, models, keys, layers="last", fusion="stacked")
     refuse_time_limit(config, "rank")
-    dataset = training_texts(stripped, targets.codes, targets.names, validation_size=None, seed=0)
+    dataset = training_texts(
+        stripped,
+        targets.codes,
+        targets.names,
+        validation_size=None,
+        seed=0,
+        groups=groups_beside(groups, texts, len(stripped), "rank"),
+    )
     inputs = prepare_texts(config, dataset)
     layers = all_layers(inputs.sources)
     budget = budget_of(config, dataset, inputs.sources)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from layerfusion.fusion.together import HeadTask, fit_together, folds_at_once
 from layerfusion.layers.candidates import Candidates
 from layerfusion.layers.labels import log_probabilities
 from layerfusion.layers.layer_id import LayerId
+from layerfusion.texts.groups import units_of
 from layerfusion.texts.sampling import first_rows
 
 
@@ -24,8 +26,8 @@ from layerfusion.texts.sampling import first_rows
 class HeldOutHeads:
     """Trains heads without a fold, and evaluates them on it. Validation chooses the epoch.
 
-    A text that is both in the fold and in validation evaluates the head, and does not choose its
-    epoch.
+    A text, or group, that is both in the fold and in validation evaluates the head, and does not
+    choose its epoch.
     """
 
     candidates: Candidates
@@ -38,6 +40,8 @@ class HeldOutHeads:
     seed: int
     objective: str = LOG_LOSS
     class_weights: str = UNWEIGHTED
+    validation_groups: Sequence[str | None] | None = None
+    """Group of each row of validation, as `Split.groups`."""
 
     def __call__(self, candidate: FusionCandidate, folds: Sequence[int]) -> list[Tensor]:
         """Return log-probabilities of the rows of each fold. Shapes: (rows, classes), float64."""
@@ -83,20 +87,24 @@ class HeldOutHeads:
             "validation": self.validation_labels[unseen],
             "held out": labels[out],
         }
-        texts = [self.validation_texts[n] for n in map(int, unseen)]
+        units = [self._units[n] for n in map(int, unseen)]
         size = self.trainer.batch_size
-        return FusionDataModule(features, targets, size, text_of=first_rows(texts))
+        return FusionDataModule(features, targets, size, text_of=first_rows(units))
+
+    @cached_property
+    def _units(self) -> Sequence[Hashable]:
+        return units_of(self.validation_texts, self.validation_groups)
 
     def _unseen(self, fold: int) -> Tensor:
-        """Return the rows of validation whose texts are not in the fold.
+        """Return the rows of validation whose texts, or groups, are not in the fold.
 
         The others would reveal its labels. If none is left, all rows are returned, since a head
         cannot be trained without validation.
         """
         candidates = self.candidates
         out = torch.where(candidates.fold_of == fold)[0].tolist()
-        fold_texts = {candidates.texts[n] for n in out}
-        rows = [n for n, text in enumerate(self.validation_texts) if text not in fold_texts]
+        seen = {candidates.units[n] for n in out}
+        rows = [n for n, unit in enumerate(self._units) if unit not in seen]
         return torch.tensor(rows or range(len(self.validation_texts)))
 
     def _split(self, layer: LayerId, fold: int) -> tuple[Tensor, Tensor]:

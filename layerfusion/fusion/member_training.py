@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from layerfusion.layers.candidates import Candidates
 from layerfusion.layers.held_out import cache_files
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.probe import NEVER, Predictions
-from layerfusion.texts.sampling import hold_out_texts
+from layerfusion.texts.groups import hold_out_units
 
 VERSION = 2
 """Part of the cache key. Raise it with every change that gives other heads."""
@@ -47,7 +47,7 @@ class MemberRecipe:
     """Positions, among the sources of the stack, of those that the head reads."""
 
     def train(
-        self, features: Sequence[Tensor | None], labels: Tensor, texts: Sequence[str]
+        self, features: Sequence[Tensor | None], labels: Tensor, units: Sequence[Hashable]
     ) -> HeadMember:
         """Train the head on all rows but those that it stops on.
 
@@ -55,13 +55,13 @@ class MemberRecipe:
             features: one tensor for each source of the stack, shapes (rows, d_k); those that the
                 head does not read may be None.
             labels: class indices, shape (rows,), or labels, shape (rows, classes).
-            texts: text of each row; those with the same text are never divided.
+            units: what tells apart independent rows, as `Split.units`; none is divided.
 
         Raises:
             UserError: if there are too few rows to keep some of them, or the training diverges.
         """
         read = [_present(features[k]) for k in self.sources]
-        (head,) = self._fit([self._data(read, labels, texts)])
+        (head,) = self._fit([self._data(read, labels, units)])
         return HeadMember(head, self.sources)
 
     def held_out(self, candidates: Candidates) -> Tensor:
@@ -94,20 +94,20 @@ class MemberRecipe:
             held_out = [fold_of == fold for fold in some]
             data = []
             for out in held_out:
-                texts = [read.texts[row] for row in torch.where(~out)[0].tolist()]
+                units = [read.units[row] for row in torch.where(~out)[0].tolist()]
                 known = [source[~out] for source in features]
-                data.append(self._data(known, read.labels[~out], texts))
+                data.append(self._data(known, read.labels[~out], units))
             for out, head in zip(held_out, self._fit(data), strict=True):
                 found[out] = head.log_probs([source[out] for source in features])
         return found[fold_of != NEVER]
 
     def _data(
-        self, features: Sequence[Tensor], labels: Tensor, texts: Sequence[str]
+        self, features: Sequence[Tensor], labels: Tensor, units: Sequence[Hashable]
     ) -> FusionDataModule:
-        """Keep some texts to stop on."""
+        """Keep some texts, or groups, to stop on."""
         try:
-            stops = hold_out_texts(
-                labels.numpy(), texts, STOPPING, seed=self.seed, purpose="rows to stop on"
+            stops = hold_out_units(
+                labels.numpy(), units, STOPPING, seed=self.seed, purpose="rows to stop on"
             )
         except UserError as error:
             raise UserError(f"fusion={LATE_STACK}: {error}") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import overload
@@ -14,6 +14,7 @@ from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.embeddings.source import EmbeddingSource, Source
 from layerfusion.embeddings.standardise import largest_spread
 from layerfusion.layers.layer_id import LayerId
+from layerfusion.texts.groups import units_of
 from layerfusion.texts.sampling import first_rows
 
 LEAST_VARIATION = 0.05
@@ -40,6 +41,7 @@ class Candidates:
         texts: the text of each row.
         num_classes: number of classes of the data set.
         sources: name of each source to its stores, and its model for scores that need it.
+        groups: group of each row, None for a row without one; None if the data has no groups.
     """
 
     layers: tuple[LayerId, ...]
@@ -49,6 +51,12 @@ class Candidates:
     texts: tuple[str, ...]
     num_classes: int
     sources: Mapping[str, Source]
+    groups: tuple[str | None, ...] | None = None
+
+    @cached_property
+    def units(self) -> tuple[Hashable, ...]:
+        """What tells apart the rows that are independent of one another: see `groups.units_of`."""
+        return units_of(self.texts, self.groups)
 
     @property
     def models(self) -> dict[str, EmbeddingSource]:
@@ -61,13 +69,13 @@ class Candidates:
 
     @cached_property
     def text_of(self) -> Tensor | None:
-        """Number of the text of each row, equal where one is repeated; None where all differ.
+        """Number of the text, or group, of each row; None where no two rows share one.
 
         Shape: (rows,), int64.
         """
-        if len(set(self.texts)) == len(self.texts):
+        if len(set(self.units)) == len(self.units):
             return None
-        return torch.from_numpy(first_rows(self.texts))
+        return torch.from_numpy(first_rows(self.units))
 
     def position(self, layer: LayerId) -> int:
         """Index of a layer among the candidates."""

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from layerfusion.errors import UserError
 from layerfusion.layers.probe import NEVER
-from layerfusion.texts.sampling import strata
+from layerfusion.texts.groups import ALWAYS_LEARNED, deal_groups, has_groups
+from layerfusion.texts.sampling import first_rows, strata
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +31,12 @@ def stratified_folds(
     """Assign the rows of train to folds, class by class.
 
     Rows with the same text share a fold, so that no row is judged by a probe that has seen its
-    text. A class with a single text is part of every fit and never held out.
+    text. A class with a single text is part of every fit and never held out. Where rows have
+    groups, these share a fold instead: see `deal_groups`.
 
     Args:
         labels: class indices, shape (rows,), or labels, shape (rows, labels); see `dealt_by`.
-        texts: the texts, or anything that tells them apart, for example their hashes.
+        texts: the texts, or anything that tells them apart: their hashes, or `Split.units`.
         folds: number of folds, at least 2. No more are dealt than `possible_folds` says.
         seed: draws the order of the rows.
         names: names of the classes, for the message about those with few texts.
@@ -43,8 +45,10 @@ def stratified_folds(
         The fold in which each row is held out, -1 if it never is. Shape: (rows,), int64.
 
     Raises:
-        UserError: if no class has two different texts.
+        UserError: if no class has two different texts, or groups.
     """
+    if has_groups(texts):
+        return torch.from_numpy(_folds_of_groups(labels, texts, folds, seed))
     rng = np.random.default_rng(seed)
     first, unique = _first_rows(texts)
     classes = dealt_by(labels[unique])
@@ -63,14 +67,50 @@ def stratified_folds(
     return torch.from_numpy(fold_of[[first[text] for text in texts]])
 
 
-def possible_folds(labels: np.ndarray, texts: Sequence[Hashable], folds: int) -> int:
+def _folds_of_groups(
+    labels: np.ndarray, units: Sequence[Hashable], folds: int, seed: int
+) -> np.ndarray:
+    """Deal whole groups to folds, and say how many are always learned from."""
+    fold_of = deal_groups(labels, units, folds, seed=seed)
+    _refuse_single(int(fold_of.max()) + 1, folds)
+    kept = fold_of == ALWAYS_LEARNED
+    if kept.any():
+        log.info(
+            "selection: %d of %d groups of train, with %d rows, are never held out: some class has"
+            " too few others",
+            len(set(first_rows(units)[kept])),
+            len(set(units)),
+            kept.sum(),
+        )
+    return np.where(kept, NEVER, fold_of)
+
+
+def _refuse_single(dealt: int, folds: int) -> None:
+    if dealt < 2:
+        raise UserError(
+            f"layers.folds={folds}: no class has rows of two groups in train; folds need two"
+        )
+
+
+def possible_folds(labels: np.ndarray, texts: Sequence[Hashable], folds: int, *, seed: int) -> int:
     """Return the number of folds that are dealt: `folds`, or what the largest class has texts for.
 
-    With more folds than that, some would hold out no row.
+    With more folds than that, some would hold out no row. Groups are dealt to no more folds than
+    there are of them.
+
+    Args:
+        labels: as for `stratified_folds`.
+        texts: as there.
+        folds: as there.
+        seed: as there; it may matter where there are few groups.
 
     Raises:
-        UserError: if no class has two different texts.
+        UserError: if no class has two different texts, or groups.
     """
+    if has_groups(texts):
+        dealt = int(deal_groups(labels, texts, folds, seed=seed).max()) + 1
+        _refuse_single(dealt, folds)
+        return dealt
     _, unique = _first_rows(texts)
     return _possible(folds, np.bincount(dealt_by(labels[unique])))
 

@@ -33,6 +33,8 @@ from layerfusion.layers.probe import (
 from layerfusion.layers.repeats import take_texts
 from layerfusion.layers.score import Needs, Score
 from layerfusion.progress import counted
+from layerfusion.texts.groups import has_groups
+from layerfusion.texts.sampling import first_rows
 
 log = logging.getLogger(__name__)
 
@@ -218,6 +220,8 @@ def cache_files(
         key_of: gives what the content depends on besides: its kind, version and settings.
     """
     rows = hashlib.sha256(b"".join(text_hash(text) for text in candidates.texts))
+    if has_groups(candidates.units):
+        rows.update(first_rows(candidates.units).tobytes())
     rows.update(candidates.labels.numpy().tobytes() + candidates.fold_of.numpy().tobytes())
     files: dict[Path, list[int]] = {}
     for n, layer in enumerate(candidates.layers):

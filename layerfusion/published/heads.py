@@ -23,7 +23,6 @@ from layerfusion.runs.heads import TrainingResult
 from layerfusion.runs.inputs import Inputs, read_features, read_targets
 from layerfusion.statistics.intervals import bootstrap_interval, paired_interval
 from layerfusion.texts import TextDataset
-from layerfusion.texts.sampling import first_rows
 from layerfusion.tracking.tracker import Tracker
 
 CLAIMED, LAST_EPOCH = "claimed_accuracy", "last_epoch_accuracy"
@@ -58,7 +57,7 @@ def train_as_published(config: TrainConfig, inputs: Inputs, tracker: Tracker) ->
     )
     test = (features["test"], targets["test"])
     target = targets["test"].numpy()
-    text_of = first_rows(inputs.dataset.splits["test"].texts)
+    text_of = inputs.dataset.splits["test"].unit_of
     accelerator = config.trainer.accelerator
     device = choose_device({"gpu": "cuda"}.get(accelerator, accelerator))
     seeds, curves, probabilities, parameters, flops = [], [], [], 0, 0

@@ -125,6 +125,7 @@ def decide(
         config.seed,
         config.objective,
         config.class_weights,
+        validation.groups,
     )
     evaluations = race(
         fusion_candidates,

@@ -6,7 +6,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -139,7 +139,8 @@ def _compute(dataset: TextDataset, seed: int) -> tuple[BaselineRecord, np.ndarra
     target = np.concatenate([train.labels, validation.labels])
     num_classes = len(dataset.label_names)
 
-    choice = _choose(texts, target, num_classes, seed)
+    units = [*train.units, *validation.units]
+    choice = _choose(texts, units, target, num_classes, seed)
     regression = LexicalRegression.fit(
         choice.features, texts, target, choice.c, num_classes=num_classes, seed=seed
     )
@@ -148,7 +149,7 @@ def _compute(dataset: TextDataset, seed: int) -> tuple[BaselineRecord, np.ndarra
     if multilabel:
         log_probs = log_probabilities(log_probs, multilabel=True)
     preds = answers(log_probs, multilabel=multilabel).numpy()
-    intervals = metric_intervals(test.labels, preds[None], seed, text_of=first_rows(tested))
+    intervals = metric_intervals(test.labels, preds[None], seed, text_of=test.unit_of)
     macro_f1, micro_f1 = (intervals.get(name, (None, None)) for name in (MACRO_F1, MICRO_F1))
     record = BaselineRecord(
         features=choice.features,
@@ -166,16 +167,22 @@ def _compute(dataset: TextDataset, seed: int) -> tuple[BaselineRecord, np.ndarra
     return record, preds
 
 
-def _choose(texts: Sequence[str], target: np.ndarray, num_classes: int, seed: int) -> _Choice:
+def _choose(
+    texts: Sequence[str],
+    units: Sequence[Hashable],
+    target: np.ndarray,
+    num_classes: int,
+    seed: int,
+) -> _Choice:
     """Choose the features and the C with the best cross-validated accuracy, the first on a tie.
 
     Of several labels a text, it is micro-F1: hardly any text may have all of them right.
     """
     work = sum(map(len, texts)) * (num_classes if num_classes > 2 else 1)
     stratum = strata(target)
-    sample = _deal(stratum, texts, math.ceil(work / CHOICE_WORK), seed) == 0
+    sample = _deal(stratum, units, math.ceil(work / CHOICE_WORK), seed) == 0
     some, target = list(itertools.compress(texts, sample)), target[sample]
-    fold_of = _deal(stratum[sample], some, FOLDS, seed)
+    fold_of = _deal(stratum[sample], list(itertools.compress(units, sample)), FOLDS, seed)
     truth = torch.from_numpy(target)
     worth: dict[tuple[str, float], float] = {}
     kinds = [(count(name, some), REGRESSION) for name in FEATURES]
@@ -192,23 +199,23 @@ def _choose(texts: Sequence[str], target: np.ndarray, num_classes: int, seed: in
     return _Choice(features, c, listed)
 
 
-def _deal(target: np.ndarray, texts: Sequence[str], parts: int, seed: int) -> np.ndarray:
+def _deal(target: np.ndarray, units: Sequence[Hashable], parts: int, seed: int) -> np.ndarray:
     """Assign each text to a part, class by class, so that every part has its share of each class.
 
-    All rows of a text are in the part of the first of them: a part is judged by what has not seen
-    its texts. Unlike scikit-learn's StratifiedGroupKFold, this allows classes with fewer texts than
-    parts.
+    All rows of a text, or group, are in the part of the first of them: a part is judged by what has
+    not seen it. Unlike scikit-learn's StratifiedGroupKFold, this allows classes with fewer texts
+    than parts.
 
     Args:
         target: class by which each row is dealt. Shape: (rows,).
-        texts: text of each row.
+        units: what tells apart independent rows, as `Split.units`.
         parts: number of parts.
         seed: seed of the deal.
 
     Returns:
         The part of each row. Shape: (rows,), int64.
     """
-    first, of_row = np.unique(first_rows(texts), return_inverse=True)
+    first, of_row = np.unique(first_rows(units), return_inverse=True)
     shuffled = np.random.default_rng(seed).permutation(len(first))
     by_class = shuffled[np.argsort(target[first[shuffled]], kind="stable")]
     part = np.empty(len(first), dtype=np.int64)

@@ -25,7 +25,6 @@ from layerfusion.statistics.intervals import bootstrap_interval, metric_interval
 from layerfusion.statistics.metrics import evaluate
 from layerfusion.statistics.resampling import independent_rows
 from layerfusion.texts import TextDataset, fingerprint
-from layerfusion.texts.sampling import first_rows
 
 log = logging.getLogger(__name__)
 PACKAGE = "layerfusion"
@@ -36,7 +35,7 @@ def wants_folds(config: TrainConfig, dataset: TextDataset, *, in_sweep: bool) ->
     if config.by_folds is not None:
         return config.by_folds
     train, validation = (
-        independent_rows(len(dataset.splits[name]), first_rows(dataset.splits[name].texts))
+        independent_rows(len(dataset.splits[name]), dataset.splits[name].unit_of)
         for name in ("train", "validation")
     )
     unlimited = config.layers.pilot is None and config.time_limit is None
@@ -119,7 +118,7 @@ def _fitted_anew(config: TrainConfig, dataset: TextDataset) -> HeldOutRows:
     one_seed = replace(settled(config, dataset), seeds=1)
     train = dataset.splits["train"]
     fold_of = stratified_folds(
-        train.labels, train.texts, config.layers.folds, seed=config.seed
+        train.labels, train.units, config.layers.folds, seed=config.seed
     ).numpy()
     folds = int(fold_of.max()) + 1
     logits = [
@@ -129,7 +128,7 @@ def _fitted_anew(config: TrainConfig, dataset: TextDataset) -> HeldOutRows:
     rows = np.concatenate([np.flatnonzero(fold_of == fold) for fold in range(folds)])
     found = torch.cat(logits)  # those of labels are log-probabilities already
     log_probs = found if dataset.multilabel else found.log_softmax(dim=1)
-    target, text_of = train.labels[rows], first_rows(train.texts)[rows]
+    target, text_of = train.labels[rows], train.unit_of[rows]
     return HeldOutRows(log_probs, torch.from_numpy(target), text_of, folds)
 
 

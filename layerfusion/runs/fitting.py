@@ -41,7 +41,7 @@ from layerfusion.runs.select_layers import budget_of, candidates_of, select
 from layerfusion.runs.time_limit import keep_in_time
 from layerfusion.statistics.metrics import evaluate
 from layerfusion.texts import TextDataset, fingerprint
-from layerfusion.texts.sampling import first_rows, hold_out_texts
+from layerfusion.texts.groups import deal_groups, has_groups, hold_out_units
 from layerfusion.texts.splits import Split
 
 PROBE = "probe"
@@ -118,6 +118,7 @@ def training_texts(
     validation_size: float | None,
     seed: int,
     repeats: np.ndarray | None = None,
+    groups: Sequence[str | None] | None = None,
 ) -> TextDataset:
     """Make a data set of rows that are all there to learn from: its test split is empty.
 
@@ -130,29 +131,43 @@ def training_texts(
             bool, of which one at least is not that of all rows or of none.
         label_names: name of each class.
         validation_size: share of the rows that becomes validation, stratified; no row if None.
-            Rows with the same text are never divided.
+            Rows with the same text, or of a group, are never divided.
         seed: draws these rows.
         repeats: how many times each row counts; once if None. Shape: (rows,), int64.
+        groups: group of each row, None for a row without one; None if there are no groups.
 
     Raises:
-        UserError: where no class has two different texts, so that no row can be kept.
+        UserError: where no class has two different texts, or groups, so that no row can be kept.
     """
     hashes = [text_hash(text) for text in texts]
-    order = sorted(range(len(texts)), key=lambda row: (hashes[row], labels[row].tolist()))
-    texts, labels = [texts[row] for row in order], labels[order]
+    of_row = ["" if name is None else name for name in groups or [""] * len(texts)]
+    order = sorted(
+        range(len(texts)), key=lambda row: (hashes[row], labels[row].tolist(), of_row[row])
+    )
     times = np.ones(len(texts), np.int64) if repeats is None else repeats[order]
-    unique = np.unique(first_rows(texts))
-    if np.bincount(dealt_by(labels[unique])).max() < 2:
+    whole = Split(
+        tuple(texts[row] for row in order),
+        labels[order],
+        None if groups is None else tuple(groups[row] for row in order),
+    )
+    unique = np.unique(whole.unit_of)
+    if not has_groups(whole.units) and np.bincount(dealt_by(whole.labels[unique])).max() < 2:
         raise UserError(
             "fit: no class has two different texts, so none can be held out; more rows are needed"
         )
+    if has_groups(whole.units) and deal_groups(whole.labels, whole.units, 2, seed=seed).max() < 1:
+        raise UserError(
+            "fit: no class has rows of two groups, so none can be held out; more groups are needed"
+        )
     kept = np.zeros(len(texts), bool)
     if validation_size is not None:
-        kept = hold_out_texts(labels, texts, validation_size, seed=seed, purpose="validation")
+        kept = hold_out_units(
+            whole.labels, whole.units, validation_size, seed=seed, purpose="validation"
+        )
     splits = {
-        "train": _rows(texts, labels, np.where(kept, 0, times)),
-        "validation": _rows(texts, labels, np.where(kept, times, 0)),
-        "test": _rows(texts, labels, np.zeros_like(times)),
+        "train": _rows(whole, np.where(kept, 0, times)),
+        "validation": _rows(whole, np.where(kept, times, 0)),
+        "test": _rows(whole, np.zeros_like(times)),
     }
     names = tuple(label_names)
     return TextDataset(
@@ -168,9 +183,11 @@ def training_texts(
     )
 
 
-def _rows(texts: Sequence[str], labels: np.ndarray, times: np.ndarray) -> Split:
-    rows = np.repeat(np.arange(len(texts)), times)
-    return Split(tuple(texts[row] for row in rows.tolist()), labels[rows])
+def _rows(whole: Split, times: np.ndarray) -> Split:
+    """Take each row so many times. Shape of times: (rows,), int64."""
+    rows = np.repeat(np.arange(len(whole)), times).tolist()
+    groups = None if whole.groups is None else tuple(whole.groups[row] for row in rows)
+    return Split(tuple(whole.texts[row] for row in rows), whole.labels[rows], groups)
 
 
 def fit_texts(
@@ -210,8 +227,10 @@ def fit_texts(
         said = [shifted(one, constant, multilabel=True) for one in said]
     target = torch.from_numpy(dataset.splits["train"].labels)
     held_out = torch.stack([probabilities_of(one, target).float() for one in said]).numpy()
-    texts = next(iter(heads.values())).text_of
-    text_of = None if texts is None else texts.numpy()
+    text_of = None
+    if dataset.splits["train"].groups is None:  # else they number groups, and each row is counted
+        texts = next(iter(heads.values())).text_of
+        text_of = None if texts is None else texts.numpy()
     facts[FACT] = Familiar.of_job(inputs, held_out, text_of=text_of, rows=HELD_OUT).facts()
     bundle = make_bundle(config, inputs, fitted, facts)
     return FittedTexts(bundle, importances, trials)

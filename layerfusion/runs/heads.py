@@ -38,7 +38,6 @@ from layerfusion.runs.inputs import Inputs, read_features, read_targets
 from layerfusion.runs.protocol import CallbackFactory
 from layerfusion.runs.select_layers import candidates_of
 from layerfusion.statistics.metrics import evaluate
-from layerfusion.texts.sampling import first_rows
 from layerfusion.tracking.tracker import Tracker
 
 JUDGED = ("validation", "test")
@@ -54,7 +53,7 @@ class TrainingResult:
     target: np.ndarray
     """Labels of the test rows: see `layers.labels`."""
     text_of: np.ndarray
-    """The first row of test that has the text of each. Shape: (rows,), int64."""
+    """The first row of test that has the text, or group, of each. Shape: (rows,), int64."""
     probabilities: np.ndarray
     """Predicted probabilities of the test rows. Shape: (seeds, rows, classes), float32."""
     gates: np.ndarray | None
@@ -154,7 +153,7 @@ def train_heads(
     return TrainingResult(
         seeds=records,
         target=targets["test"].numpy(),
-        text_of=first_rows(inputs.dataset.splits["test"].texts),
+        text_of=inputs.dataset.splits["test"].unit_of,
         probabilities=np.stack(
             [
                 probabilities_of(head.logits["test"].float(), targets["test"]).numpy()
@@ -221,7 +220,7 @@ def _train(
     callbacks: CallbackFactory | None,
 ) -> dict[int, TrainedHead]:
     """Train a head for each seed by gradient descent, and choose its epoch on validation."""
-    text_of = first_rows(inputs.dataset.splits["validation"].texts)
+    text_of = inputs.dataset.splits["validation"].unit_of
     data = FusionDataModule(features, targets, config.trainer.batch_size, text_of=text_of)
     judged = _with_rows(targets)
     heads = {}
@@ -313,7 +312,7 @@ def _stack(
     chosen, num_classes = inputs.selection.layers, len(inputs.dataset.label_names)
     labels = torch.cat([targets["train"], targets["validation"]])
     judged = _with_rows(targets)
-    texts = {name: split.texts for name, split in inputs.dataset.splits.items()}
+    units = {name: split.units for name, split in inputs.dataset.splits.items()}
     heads: dict[int, TrainedHead] = {}
     sources: StackSources | None = None
     for seed in _seeds(config, inputs):
@@ -334,7 +333,7 @@ def _stack(
         beside = None
         if recipe is not None:
             said.append(recipe.held_out(candidates))
-            member = recipe.train(sources.train, targets["train"], texts["train"])
+            member = recipe.train(sources.train, targets["train"], units["train"])
             beside = member, said[-1]
         stack = fit_stack(
             sources.train,
@@ -353,7 +352,7 @@ def _stack(
             logits["validation"] = stack.predict(sources.validation)[0]
             again = None
             if recipe is not None:
-                known = [*texts["train"], *texts["validation"]]
+                known = [*units["train"], *units["validation"]]
                 again = recipe.train(sources.known, labels, known)
             kept = refit(stack, sources.known, labels, held, member=again, device=device)
         if "test" in judged:

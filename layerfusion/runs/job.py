@@ -39,6 +39,7 @@ from layerfusion.runs.resources import forget_peak_memory
 from layerfusion.runs.time_limit import extract_in_time, models_in_time
 from layerfusion.statistics.answers import answers
 from layerfusion.texts import TextDataset
+from layerfusion.texts.sampling import first_rows
 from layerfusion.tracking.columns import run_config
 from layerfusion.tracking.lineage import ingredients
 from layerfusion.tracking.tracker import GiveAnswers, Tracker, open_tracker
@@ -119,7 +120,11 @@ def run_job(
             record = replace(record, on_folds=judge_on_folds(config, inputs.dataset))
         facts: dict[str, Any] = {}
         if keeps:
-            familiar = Familiar.of_job(inputs, result.probabilities, text_of=result.text_of)
+            familiar = Familiar.of_job(
+                inputs,
+                result.probabilities,
+                text_of=first_rows(inputs.dataset.splits["test"].texts),
+            )
             facts = {**bundle_facts(record), FACT: familiar.facts()}
         # Where a job runs again, its earlier files stay until all of the new ones are known.
         predictions = folder / protocol.predictions

@@ -28,7 +28,6 @@ from layerfusion.records.profile import (
 from layerfusion.runs.multi_layer import FittedTogether
 from layerfusion.statistics.intervals import bootstrap_interval, p_of_any_ahead, paired_interval
 from layerfusion.texts import TextDataset
-from layerfusion.texts.sampling import first_rows
 
 HALVES = 50
 """Number of random halvings of the texts of test over which the cross-fitted regret is averaged."""
@@ -54,7 +53,7 @@ class Judge:
         self.candidates = candidates
         self.table = table
         self.target = test.labels
-        self.text_of = first_rows(test.texts)
+        self.text_of = test.unit_of
         hashes = [text_hash(text) for text in test.texts]
         self.test = read_layers(candidates.sources, candidates.layers, hashes)
         strengths = [one.strength for one in table.held_out]

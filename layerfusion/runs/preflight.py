@@ -24,6 +24,7 @@ from layerfusion.layers.scores import ScoreTable
 from layerfusion.layers.selection import find_selection
 from layerfusion.progress import STANDING
 from layerfusion.texts import TextDataset
+from layerfusion.texts.groups import has_groups
 
 log = logging.getLogger(__name__)
 
@@ -84,13 +85,13 @@ def folds_notes(config: TrainConfig, dataset: TextDataset) -> list[str]:
         UserError: if no class has two different texts.
     """
     train, asked = dataset.splits["train"], config.layers.folds
-    folds = possible_folds(np.asarray(train.labels), train.texts, asked)
+    folds = possible_folds(np.asarray(train.labels), train.units, asked, seed=config.seed)
     if folds == asked:
         return []
-    note = (
-        f"layers.folds={asked}: {folds} folds are dealt, as the largest class has {folds} different"
-        " texts in train"
-    )
+    why = f"the largest class has {folds} different texts in train"
+    if has_groups(train.units):
+        why = f"train has {len(set(train.units))} groups, and each class is in what is learned from"
+    note = f"layers.folds={asked}: {folds} folds are dealt, as {why}"
     log.info(note, extra=STANDING)
     return [note]
 

@@ -73,8 +73,10 @@ def run_profile(config: TrainConfig, folder: Path) -> Profile:
     require_honest(config, "profile")
     refuse_time_limit(config, "`layerfusion profile`")
     dataset = dataset_of(config)
-    if config.profile.judge and len(set(dataset.splits["test"].texts)) < 2:
-        raise UserError("profile.judge=true: test has fewer than the two texts that it needs")
+    if config.profile.judge and len(set(dataset.splits["test"].units)) < 2:
+        raise UserError(
+            "profile.judge=true: test has fewer than the two texts, or groups, that it needs"
+        )
     if config.layers.held_out == "folds":
         folds_notes(config, dataset)
     kept = _kept(folder)

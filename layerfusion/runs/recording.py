@@ -48,7 +48,6 @@ from layerfusion.statistics.metrics import evaluate
 from layerfusion.statistics.resampling import independent_rows
 from layerfusion.texts import TextDataset, fingerprint
 from layerfusion.texts.languages import writing_of
-from layerfusion.texts.sampling import first_rows
 from layerfusion.texts.table import SPLITS
 
 PACKAGES = ("layerfusion", "torch", "transformers", "lightning", "hydra-core", "scikit-learn")
@@ -184,7 +183,7 @@ def data_record(dataset: TextDataset, limit: LimitConfig) -> DataRecord:
         languages=writing.languages,
         written=writing.words,
         worth={
-            split: independent_rows(len(rows.texts), first_rows(rows.texts))
+            split: independent_rows(len(rows), rows.unit_of)
             for split, rows in dataset.splits.items()
         },
     )
@@ -202,7 +201,9 @@ def _probed_on(config: TrainConfig, inputs: Inputs) -> str:
     if inputs.pilot is not None:
         return f"folds of {inputs.pilot.rows[-1]:,} rows of train, the pilot's sample"
     train = inputs.dataset.splits["train"]
-    folds = possible_folds(np.asarray(train.labels), train.texts, config.layers.folds)
+    folds = possible_folds(
+        np.asarray(train.labels), train.units, config.layers.folds, seed=config.seed
+    )
     return f"{folds} folds of train"
 
 

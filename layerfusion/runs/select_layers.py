@@ -27,6 +27,7 @@ from layerfusion.layers.similarity import linear_cka
 from layerfusion.progress import STANDING
 from layerfusion.statistics.intervals import bootstrap_interval
 from layerfusion.texts import TextDataset
+from layerfusion.texts.groups import units_of
 
 log = logging.getLogger(__name__)
 
@@ -149,6 +150,7 @@ def candidates_of(
     train = dataset.splits["train"]
     rows = np.arange(len(train.texts)) if rows is None else rows
     texts = [train.texts[row] for row in rows]
+    groups = None if train.groups is None else [train.groups[row] for row in rows]
     labels = np.asarray(train.labels)[rows]
     if config.layers.held_out == "validation":
         judge = dataset.splits["validation"]
@@ -156,10 +158,15 @@ def candidates_of(
             [torch.full((len(texts),), -1), torch.zeros(len(judge.texts), dtype=torch.int64)]
         )
         texts = [*texts, *judge.texts]
+        groups = None if groups is None else [*groups, *(judge.groups or ())]
         labels = np.concatenate([labels, np.asarray(judge.labels)])
     else:
         fold_of = stratified_folds(
-            labels, texts, config.layers.folds, seed=config.seed, names=dataset.label_names
+            labels,
+            units_of(texts, groups),
+            config.layers.folds,
+            seed=config.seed,
+            names=dataset.label_names,
         )
     features = read_lazily(sources, layers, [text_hash(text) for text in texts])
     return Candidates(
@@ -170,6 +177,7 @@ def candidates_of(
         tuple(texts),
         len(dataset.label_names),
         sources,
+        None if groups is None else tuple(groups),
     )
 
 

@@ -61,6 +61,8 @@ class Columns:
     """What parts these labels where the column holds texts."""
     label_columns: tuple[str, ...] = ()
     """Names of columns of yes and no, one for each label, in the place of `label`."""
+    group: str | None = None
+    """Name of the column of groups; none if rows have no groups."""
     keep_others: bool = False
     """Keep all columns of the kept rows beside the texts and labels."""
     text_key: str = "dataset.text"
@@ -73,7 +75,8 @@ class Columns:
     @property
     def named(self) -> list[str]:
         """All columns that are named."""
-        return [self.text, *self.of_labels, *self.where]
+        groups = [] if self.group is None else [self.group]
+        return [self.text, *self.of_labels, *groups, *self.where]
 
     @property
     def of_labels(self) -> list[str]:
@@ -99,7 +102,8 @@ class Columns:
 
         label = None if self.label is None else name(self.label)
         columns = tuple(map(name, self.label_columns))
-        return replace(self, text=name(self.text), label=label, label_columns=columns)
+        group = None if self.group is None else name(self.group)
+        return replace(self, text=name(self.text), label=label, label_columns=columns, group=group)
 
     def among(
         self,
@@ -139,6 +143,11 @@ class Columns:
             found = list(dict.fromkeys([*names, *parts]))
             more = "; ".join(filter(None, ways))
             raise _no_column(place, str(missing), key, found, more, options)
+        group = None
+        if self.group is not None:
+            group = find_column(self.group, names)
+            if group is None:
+                raise _no_column(place, self.group, "dataset.group", names)
         where = {}
         for name, value in self.where.items():
             found = find_column(name, names)
@@ -150,6 +159,7 @@ class Columns:
             text=text,
             label=self.label and labels[self.label],
             label_columns=tuple(labels[name] or name for name in self.label_columns),
+            group=group,
             where=where,
         )
 

@@ -22,6 +22,7 @@ from layerfusion.config.rules import RULE, a_seed, check_rules
 from layerfusion.errors import Mendable, UserError, first_few
 from layerfusion.texts.columns import Columns
 from layerfusion.texts.data_card import read_card
+from layerfusion.texts.groups import groups_of
 from layerfusion.texts.labels import (
     class_indices,
     class_matrix,
@@ -47,8 +48,8 @@ class TextDataset:
     """Name of each split (train, validation and test, always all three) to its rows."""
     label_names: tuple[str, ...]
     fingerprint: str
-    """sha256 of the texts and label names. The same content has the same fingerprint, from whatever
-    files it comes."""
+    """sha256 of the texts, label names and groups. The same content has the same fingerprint, from
+    whatever files it comes."""
     origin: str
     """The files or hub data set that it came from, in words."""
     available: dict[str, int]
@@ -149,7 +150,12 @@ def dataset_from_tables(
         read_labels = class_matrix if tables["train"].multilabel else class_indices
         label_names, labels, doubts = read_labels(tables, names)
         doubts = (*doubts, *strange_texts(texts))
-        given = {split: Split(texts[split], labels[split]) for split in tables}
+        groups = {split: groups_of(table.groups) for split, table in tables.items()}
+        given = {split: Split(texts[split], labels[split], groups[split]) for split in tables}
+        grouped = [own for own in groups.values() if own is not None]
+        if grouped and not any(map(any, grouped)):
+            column = "" if config.group is None else f" in the column {config.group!r}"
+            raise UserError(f"no row has a group{column}; leave it out")
         splits = complete_splits(given, label_names, config, limit, seed=seed)
         refuse_constant(splits.used["train"].labels, label_names)
         read = dict.fromkeys(note for table in tables.values() for note in table.notes)
@@ -170,14 +176,13 @@ def dataset_from_tables(
 
 
 def fingerprint(splits: dict[str, Split], label_names: tuple[str, ...]) -> str:
-    """Compute the sha256 of all texts and label names, split by split, in order."""
-    content = [
-        [
-            split,
-            [list(row) for row in zip(rows.texts, names_of_rows(rows, label_names), strict=True)],
-        ]
-        for split, rows in splits.items()
-    ]
+    """Compute the sha256 of all texts, label names and groups, split by split, in order."""
+    content = []
+    for split, rows in splits.items():
+        columns = [rows.texts, names_of_rows(rows, label_names)]
+        if rows.groups is not None:
+            columns.append(rows.groups)
+        content.append([split, [list(row) for row in zip(*columns, strict=True)]])
     return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -281,7 +286,10 @@ def _asset(
 
 def _columns_of(source: DataSourceConfig, config: DatasetConfig) -> Columns:
     columns = Columns(
-        text=source.text or config.text, label=source.label or config.label, where=source.where
+        text=source.text or config.text,
+        label=source.label or config.label,
+        where=source.where,
+        group=config.group,
     )
     if config.label_columns:
         return replace(columns, label=None, label_columns=tuple(map(str, config.label_columns)))

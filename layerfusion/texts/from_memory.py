@@ -14,9 +14,12 @@ from layerfusion.texts.cells import plain
 from layerfusion.texts.columns import Columns
 from layerfusion.texts.dataset import TextDataset, names_of_rows
 from layerfusion.texts.form import distinct_columns
+from layerfusion.texts.groups import cells_beside
 from layerfusion.texts.strings import other_order
 from layerfusion.texts.table import Table, make_table
 
+GROUP = "group"
+"""The column of groups in files that are written here."""
 _SHOWN = 8
 """Columns that are named in a message."""
 
@@ -27,6 +30,8 @@ def tables_of(
     columns: Columns,
     place: str,
     label_names: Sequence[str] = (),
+    *,
+    groups: Any = None,
 ) -> dict[str, Table]:
     """Read the splits of what is in memory.
 
@@ -43,13 +48,17 @@ def tables_of(
         columns: which columns have the texts and labels.
         place: what the data is called in messages.
         label_names: names of the columns of a matrix; if empty, pandas' own, or their numbers.
+        groups: group of each text, beside `labels`; None if they have none.
 
     Raises:
         UserError: for data of another kind, a column that is missing, or lists of other lengths.
     """
     if labels is not None:
         texts = _texts_of(data, labels, place)
-        return {"train": _table_beside(texts, labels, columns, place, label_names)}
+        table = _table_beside(texts, labels, columns, place, label_names)
+        if groups is not None:
+            table = replace(table, groups=cells_beside(groups, data, len(texts), place))
+        return {"train": table}
     in_splits = isinstance(data, Mapping)
     tables = {
         name: _table_of(part, columns)
@@ -183,6 +192,8 @@ def write_parquet(dataset: TextDataset, folder: Path) -> Path:
         kind = pa.list_(pa.string()) if dataset.multilabel else pa.string()
         with temporary_beside(place / f"{split}.parquet") as temporary:
             table = pa.table({"text": list(rows.texts), "label": pa.array(names, kind)})
+            if rows.groups is not None:
+                table = table.append_column(GROUP, pa.array(rows.groups, pa.string()))
             pq.write_table(table, temporary, write_page_checksum=True)
     return place
 

@@ -102,6 +102,8 @@ def likely_columns(
         wanted = {"text": columns.text, "label": columns.label}
         found = {kind: find_column(name, error.names) for kind, name in wanted.items() if name}
         settled = {kind: name for kind, name in found.items() if name is not None} | dict(given)
+        if columns.group is not None:
+            settled["group"] = find_column(columns.group, error.names) or columns.group
         every = Columns(error.names[0], None, columns.where, keep_others=True)
         values = read_tables(path, source, every, reader)["train"].others
         values = with_paths(values, paths_inside(values)[0])
@@ -139,7 +141,7 @@ def guess_columns(
 
     Args:
         values: name of each column to its cells.
-        settled: `text` or `label`, to the column that is known already.
+        settled: `text`, `label` or `group`, to the column that is known already.
         columns: whether a row has several labels, how they are parted, and whether they stand in
             columns that are known already.
 

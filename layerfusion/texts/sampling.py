@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
@@ -89,7 +89,7 @@ def hold_out(labels: np.ndarray, share: float, *, seed: int, purpose: str) -> np
 
 
 def hold_out_texts(
-    labels: np.ndarray, texts: Sequence[str], share: float, *, seed: int, purpose: str
+    labels: np.ndarray, texts: Sequence[Hashable], share: float, *, seed: int, purpose: str
 ) -> np.ndarray:
     """Choose rows as `hold_out` does, where rows with the same text stay or leave together.
 
@@ -177,14 +177,17 @@ def _without_loss(
     return together & ~np.isin(first, first[lost])
 
 
-def first_rows(texts: Sequence[str]) -> np.ndarray:
+def first_rows(texts: Sequence[Hashable]) -> np.ndarray:
     """Return, for each row, the first row that has the same text. Shape: (rows,), int64.
+
+    Args:
+        texts: of the rows, or whatever else tells them apart, such as `groups.units_of`.
 
     Example:
         >>> first_rows(["a", "b", "a"]).tolist()
         [0, 1, 0]
     """
-    first: dict[str, int] = {}
+    first: dict[Hashable, int] = {}
     return np.array([first.setdefault(text, row) for row, text in enumerate(texts)], np.int64)
 
 

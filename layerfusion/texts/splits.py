@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import compress
 
 import numpy as np
 
 from layerfusion.config.job import DatasetConfig, LimitConfig
 from layerfusion.errors import UserError
+from layerfusion.texts.groups import has_groups, hold_out_groups, units_of
 from layerfusion.texts.sampling import (
     fewest,
+    first_rows,
     hold_out_together,
     sample,
     sample_classes,
@@ -29,6 +33,19 @@ class Split:
     labels: np.ndarray
     """Class indices, shape (rows,), int64. Of data with several labels a text: true where a text
     has a label, shape (rows, labels), bool."""
+    groups: tuple[str | None, ...] | None = None
+    """Group of each row, such as its author, or None for a row without one; None if the data has no
+    groups."""
+
+    @cached_property
+    def units(self) -> tuple[Hashable, ...]:
+        """What tells apart the rows that are independent of one another: see `groups.units_of`."""
+        return units_of(self.texts, self.groups)
+
+    @cached_property
+    def unit_of(self) -> np.ndarray:
+        """The first row with the unit of each row: of its group, or of its text. Shape: (rows,)."""
+        return first_rows(self.units)
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -39,8 +56,9 @@ class Split:
 
     def take(self, chosen: np.ndarray) -> Split:
         """Keep the rows where `chosen` is true, in their order."""
-        texts = tuple(text for text, keep in zip(self.texts, chosen, strict=True) if keep)
-        return Split(texts, self.labels[chosen])
+        texts = tuple(compress(self.texts, chosen))
+        groups = None if self.groups is None else tuple(compress(self.groups, chosen))
+        return Split(texts, self.labels[chosen], groups)
 
     def ordered(self, ranks: np.ndarray) -> np.ndarray:
         """Return the labels as ranks of their classes, or a matrix with its columns by rank."""
@@ -107,6 +125,7 @@ def complete_splits(
         leaves = _leaves(whole, ranks, config, "validation", notes)
         splits["train"], splits["validation"] = whole.take(~leaves), whole.take(leaves)
         order = np.concatenate([np.flatnonzero(~leaves), np.flatnonzero(leaves)])
+    notes += _group_notes(splits)
     if overlap := _again(splits["test"], splits["train"], splits["validation"]):
         notes.append(
             f"{overlap:,} of {len(splits['test']):,} test rows also occur in train;"
@@ -145,16 +164,19 @@ def _leaves(
     """Choose the rows that leave train for a split that the data lacks. Shape: (rows,), bool."""
     leaves = _held_out(train, ranks, config, purpose)
     share = _share(config, purpose)
+    how = "whole groups, stratified" if has_groups(train.units) else "stratified"
     notes.append(
-        f"{purpose}: {int(leaves.sum()):,} rows of train, stratified ({share:.0%}, split_seed"
+        f"{purpose}: {int(leaves.sum()):,} rows of train, {how} ({share:.0%}, split_seed"
         f" {config.split_seed}), as the data has no {purpose}"
     )
     return leaves
 
 
 def _held_out(train: Split, ranks: np.ndarray, config: DatasetConfig, purpose: str) -> np.ndarray:
-    """Draw the rows that leave train, all rows of a text together. Shape: (rows,), bool."""
+    """Draw the rows that leave train, all rows of a unit together. Shape: (rows,), bool."""
     labels, share = train.ordered(ranks), _share(config, purpose)
+    if has_groups(train.units):
+        return hold_out_groups(labels, train.units, share, seed=config.split_seed, purpose=purpose)
     return hold_out_together(labels, train.texts, share, seed=config.split_seed, purpose=purpose)
 
 
@@ -165,17 +187,24 @@ def _share(config: DatasetConfig, purpose: str) -> float:
 def _drop_duplicates(
     splits: dict[str, Split], label_names: tuple[str, ...], notes: list[str]
 ) -> None:
-    test_texts = set(splits["test"].texts)
+    tested = {*splits["test"].texts, *splits["test"].units}
     for split in ("train", "validation"):
         if split not in splits:
             continue
         before = splits[split]
         splits[split] = before.take(
-            np.array([text not in test_texts for text in before.texts], bool)
+            np.array(
+                [
+                    text not in tested and unit not in tested
+                    for text, unit in zip(before.texts, before.units, strict=True)
+                ],
+                bool,
+            )
         )
         dropped = len(before) - len(splits[split])
         if dropped:
-            notes.append(f"dedupe: {dropped:,} rows of {split} dropped that also occur in test")
+            own = "that also occur in test" + ", or whose group does" * (before.groups is not None)
+            notes.append(f"dedupe: {dropped:,} rows of {split} dropped {own}")
         if not len(splits[split]):
             raise UserError(f"dataset.dedupe: every text of {split} also occurs in test")
     labels = splits["train"].labels
@@ -269,6 +298,30 @@ def _sample_test(
     splits["test"] = rows.take(chosen)
     notes.append(f"limit.test: a stratified sample of {limit.test:,} of {len(rows):,} rows")
     return True
+
+
+def _group_notes(splits: dict[str, Split]) -> Iterator[str]:
+    """Say how many groups there are, and where the data itself divides them."""
+    groups = {name: split.groups for name, split in splits.items() if split.groups is not None}
+    if not groups:
+        return
+    counts = {name: len(set(own) - {None}) for name, own in groups.items()}
+    alone = sum(own.count(None) for own in groups.values())
+    listed = ", ".join(f"{counts[name]:,} of {name}" for name in SPLITS)
+    yield (
+        f"groups: {listed}; no split or fold made here divides one, and intervals and tests draw"
+        " them together" + (f" ({alone:,} rows have none)" if alone else "")
+    )
+    for name, others in (("test", ("train", "validation")), ("validation", ("train",))):
+        known = {group for other in others for group in groups[other]} - {None}
+        if again := sum(group in known for group in groups[name]):
+            way_out = (
+                "; dataset.dedupe=true drops these groups from train" if name == "test" else ""
+            )
+            yield (
+                f"{again:,} of {len(groups[name]):,} {name} rows are of groups that train has rows"
+                f" of too{way_out}"
+            )
 
 
 def _again(split: Split, *others: Split) -> int:

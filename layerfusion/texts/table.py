@@ -41,6 +41,8 @@ class Table:
     """What messages call the rows, where each is a file of its own; empty: by their numbers."""
     others: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """All columns of the rows as they were read; empty unless they were asked for."""
+    groups: list[Any] | None = None
+    """The group of each row as it was read; none if no column of groups is named."""
     multilabel: bool = False
     """True where a row has any number of labels, and not one."""
     delimiter: str = ""
@@ -126,6 +128,10 @@ def make_table(
     _refuse_names(place, columns, texts, labels, kept)
     if columns.label_columns:
         label_names = tuple(sorted(_names_of_columns(columns), key=_in_order))
+    groups = None
+    if columns.group is not None:
+        groups, halves_of_groups = _whole([values[columns.group][index] for index in kept])
+        counts.halves += halves_of_groups
     others: dict[str, list[Any]] = {}
     if columns.keep_others:
         for name, column in own.items():
@@ -148,6 +154,7 @@ def make_table(
         label_names=label_names,
         notes=tuple(notes),
         others=others,
+        groups=groups,
         multilabel=columns.multilabel or bool(columns.label_columns),
     )
 
@@ -308,6 +315,9 @@ def join_tables(tables: Sequence[Table]) -> Table:
             ]
             for name in names
         },
+        groups=None
+        if tables[0].groups is None
+        else [group for table in tables for group in table.groups or ()],
         multilabel=tables[0].multilabel,
     )
 
