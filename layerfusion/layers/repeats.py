@@ -2,7 +2,8 @@
 
 A row repeats a text for its weight, or where data has the text more than once. What such rows say
 is no surer than what one of them says. Whatever asks how sure a mean over held-out rows is says
-which text each row has, or `None` where it takes all of them to differ.
+which text each row has, or `None` where it takes all of them to differ. Where the data have groups,
+such as authors, these are what is numbered, and rows of a group what repeats a text.
 """
 
 from __future__ import annotations

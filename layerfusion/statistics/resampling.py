@@ -4,7 +4,8 @@ Rows that repeat a text are no independent rows: what one of them shows, the oth
 They are a cluster, and clusters are what is drawn (Davison and Hinkley, *Bootstrap Methods and
 their Application*, 1997, section 3.8; Field and Welsh, JRSS B 69, 2007). A figure is computed anew
 on the rows drawn, whose number differs where some texts have more rows than others. Where no text
-is repeated, rows are what is drawn.
+is repeated, rows are what is drawn. Where the data have groups, such as authors, these take the
+place of texts.
 """
 
 from __future__ import annotations
