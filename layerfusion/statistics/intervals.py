@@ -37,6 +37,7 @@ from layerfusion.statistics.f1 import f1_scores
 from layerfusion.statistics.resampling import (
     Strata,
     check_texts,
+    expanded,
     independent_rows,
     mean_variance,
     repeated,
@@ -140,9 +141,8 @@ def bootstrap_interval(
     """
     rows = np.asarray(correct, dtype=np.float64)
     rows = rows.mean(axis=0) if rows.ndim == 2 else rows
-    low, high = _ends(_resampled_means(rows, target, text_of, resamples, seed), level)
-    size = independent_rows(rows.size, text_of)
-    return _widened(float(rows.mean()), low, high, size, level, least=0)
+    means = _resampled_means(rows, target, text_of, resamples, seed)
+    return _interval(means, float(rows.mean()), rows, text_of, level, least=0)
 
 
 def paired_interval(
@@ -174,9 +174,9 @@ def paired_interval(
     if a.shape != b.shape or a.size == 0:
         raise UserError(f"paired interval: {a.size} and {b.size} test rows cannot be paired")
     mean = float(np.mean(a - b))
-    low, high = _ends(_resampled_means(a - b, target, text_of, resamples, seed), LEVEL)
-    size = independent_rows(a.size, text_of)
-    return Difference(mean, *_widened(mean, low, high, size, LEVEL, least=-1), a.size)
+    means = _resampled_means(a - b, target, text_of, resamples, seed)
+    ends = _interval(means, mean, a - b, text_of, LEVEL, least=-1)
+    return Difference(mean, *ends, a.size)
 
 
 def p_of_any_ahead(
@@ -321,13 +321,12 @@ def metric_intervals(
     if target.ndim == 2:
         return _set_intervals(target, preds, text_of, seed, resamples, level)
     found = _resampled_figures(target, preds, text_of, seed, resamples)
-    mean = float((preds == target).mean())
-    ends = _ends(found["accuracy"], level)
-    size = independent_rows(len(target), text_of)
-    intervals = {"accuracy": _widened(mean, *ends, size, level, least=0)}
+    right = (preds == target).mean(axis=0)
+    mean = float(right.mean())
+    intervals = {"accuracy": _interval(found["accuracy"], mean, right, text_of, level, least=0)}
     macro_f1 = found["macro_f1"].mean(axis=1)
     if np.ptp(macro_f1) > 0:
-        intervals["macro_f1"] = _ends(macro_f1, level)
+        intervals["macro_f1"] = _ends(macro_f1, level, right, text_of)
     return intervals
 
 
@@ -364,9 +363,11 @@ def f1_interval(
     found = resample(target, np.concatenate([a, b]), text_of, seed, resamples)[metric]
     each = found[:, : len(a)].mean(axis=1) - found[:, len(a) :].mean(axis=1)
     mean = float(f1_scores(metric, target, a).mean() - f1_scores(metric, target, b).mean())
-    ends = _ends(np.round(each, 9), LEVEL)
-    size = independent_rows(len(target), text_of)
-    return Difference(mean, *_widened(mean, *ends, size, LEVEL, least=-1), len(target))
+    own, other = (
+        (one == target).reshape(*one.shape[:2], -1).all(axis=2).mean(axis=0) for one in (a, b)
+    )
+    ends = _interval(np.round(each, 9), mean, own - other, text_of, LEVEL, least=-1)
+    return Difference(mean, *ends, len(target))
 
 
 def _resampled_figures(
@@ -439,9 +440,11 @@ def ratio_interval(
     stratum = strata_of(np.zeros(len(pairs), dtype=np.int64), len(pairs), texts)
     strata = Strata.of(pairs, stratum, texts)
     sums = [drawn @ strata.distinct[0] for (drawn,) in strata.draws(resamples, seed)]
-    low, high = _ends(np.concatenate([one[:, 0] / one[:, 1] for one in sums]), LEVEL)
-    size = independent_rows(len(pairs), texts)
-    return _widened(float(parts.sum() / wholes.sum()), low, high, size, LEVEL, least=0)
+    ratios, mean = (
+        np.concatenate([one[:, 0] / one[:, 1] for one in sums]),
+        parts.sum() / wholes.sum(),
+    )
+    return _interval(ratios, float(mean), pairs @ [1, -mean], texts, LEVEL, least=0)
 
 
 def _set_intervals(
@@ -463,10 +466,13 @@ def _set_intervals(
         level: see there.
     """
     found = _resampled_sets(target, preds, text_of, seed, resamples)
-    mean = float((preds == target).all(axis=2).mean())
-    ends = {name: _ends(found[name].mean(axis=1), level) for name in ("macro_f1", "micro_f1")}
-    size = independent_rows(len(target), text_of)
-    accuracy = _widened(mean, *_ends(found["accuracy"], level), size, level, least=0)
+    exact = (preds == target).all(axis=2).mean(axis=0)
+    ends = {
+        name: _ends(found[name].mean(axis=1), level, exact, text_of)
+        for name in ("macro_f1", "micro_f1")
+    }
+    mean = float(exact.mean())
+    accuracy = _interval(found["accuracy"], mean, exact, text_of, level, least=0)
     return {"accuracy": accuracy, **{name: one for name, one in ends.items() if one[0] < one[1]}}
 
 
@@ -546,24 +552,42 @@ def _resampled_means(
     return np.round(np.concatenate(means), 9)
 
 
-def _ends(figures: np.ndarray, level: float) -> tuple[float, float]:
-    tail = (1 - level) / 2
+def _ends(
+    figures: np.ndarray, level: float, values: np.ndarray, text_of: np.ndarray | None
+) -> tuple[float, float]:
+    """Return the percentiles between which resampled figures lie.
+
+    Args:
+        figures: the figure of each resample. Shape: (resamples,).
+        level: share of them that an interval has, were no texts repeated: see `expanded`.
+        values: what a row adds to the figure, or to the accuracy. Shape: (rows,).
+        text_of: number of the text of each row; None if all differ. Shape: (rows,).
+    """
+    worth = independent_rows(len(values), text_of, values)
+    tail = (1 - expanded(level, worth, text_of)) / 2
     low, high = np.quantile(figures, [tail, 1 - tail])
     return float(low), float(high)
 
 
-def _widened(
-    mean: float, low: float, high: float, rows: float, level: float, *, least: float
+def _interval(
+    figures: np.ndarray,
+    mean: float,
+    values: np.ndarray,
+    text_of: np.ndarray | None,
+    level: float,
+    *,
+    least: float,
 ) -> tuple[float, float]:
-    """Move the ends of an interval away from the mean to what rows of an unseen kind allow.
+    """Make an interval of percentiles, and move its ends to what rows of an unseen kind allow.
 
     Args:
+        figures: as for `_ends`.
         mean: the figure, between `least` and 1, which one row changes by at most 1 / n.
-        low: end of its bootstrap interval.
-        high: the other end.
-        rows: number of rows, or what it is worth: see `independent_rows`.
-        level: level of the interval.
+        values: as for `_ends`.
+        text_of: as for `_ends`.
+        level: as for `_ends`.
         least: the least that the figure can be.
     """
-    unseen = unseen_share(rows, level)
+    low, high = _ends(figures, level, values, text_of)
+    unseen = unseen_share(independent_rows(len(values), text_of, values), level)
     return max(least, min(low, mean - unseen)), min(1.0, max(high, mean + unseen))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array
+from scipy.special import ndtr, ndtri, stdtrit
 
 from layerfusion.errors import UserError
 
@@ -43,22 +44,82 @@ def take_texts(text_of: np.ndarray | None, rows: np.ndarray) -> np.ndarray | Non
     return None if text_of is None else text_of[rows]
 
 
-def independent_rows(rows: int, text_of: np.ndarray | None) -> float:
+def independent_rows(
+    rows: int, text_of: np.ndarray | None, values: np.ndarray | None = None
+) -> float:
     """Say how many rows with different texts a mean over some rows is as sure as.
 
-    It is (Σ r)² / Σ r², of texts with r rows each (Kish, *Survey Sampling*, 1965): the number of
-    texts where all have as many rows, and fewer where one outweighs the others.
+    It is n / (1 + (m - 1) ρ) (Kish, *Survey Sampling*, 1965), of n rows, with m = Σ r² / Σ r of
+    texts with r rows each, and ρ the correlation of the values of two rows of a text (of a one-way
+    analysis of variance). Copies have the same value: ρ is 1, and the number that of the texts
+    where all have as many rows, and lower where one outweighs the others. Rows of a group need not
+    be alike.
 
     Args:
         rows: number of rows.
         text_of: number of the text of each; None if all differ. Shape: (rows,).
+        values: what the mean is of. Shape: (rows,). ρ is taken to be 1 where they are not known, or
+            all the same.
 
     Example:
         >>> independent_rows(4, np.array([0, 0, 1, 1])), independent_rows(4, None)
         (2.0, 4.0)
+        >>> independent_rows(4, np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]))
+        4.0
     """
     of_row = repeated(text_of)
-    return float(rows if of_row is None else rows**2 / np.square(np.bincount(of_row)).sum())
+    if of_row is None:
+        return float(rows)
+    copies = rows**2 / np.square(np.bincount(of_row)).sum()
+    alike = 1.0 if values is None else _correlation(np.asarray(values, np.float64), of_row)
+    return float(copies if alike == 1 else rows / (1 + (rows / copies - 1) * alike))
+
+
+def expanded(level: float, worth: float, text_of: np.ndarray | None) -> float:
+    """Return the level at which percentiles of few texts make an interval of a level.
+
+    A bootstrap of n rows has the variance of a population and not of a sample, and the percentiles
+    of a normal distribution and not of Student's t: its interval is too narrow by z against
+    t_(n-1) · √(n / (n - 1)). With T texts, T takes the place of n. What the rows are worth would
+    add as much by itself and is left out, so that the level stays as it is where all texts differ,
+    and where rows are copies of as many.
+
+    Args:
+        level: level of the interval.
+        worth: how many independent rows there are, by `independent_rows`.
+        text_of: number of the text of each row; None if all differ. Shape: (rows,).
+
+    Source:
+        The expanded percentile interval of Hesterberg, "What teachers should know about the
+        bootstrap", The American Statistician 69, 2015.
+
+    Example:
+        >>> expanded(0.95, 100, None), round(expanded(0.95, 100, np.arange(100) // 10), 3)
+        (0.95, 0.98)
+    """
+    of_row = repeated(text_of)
+    if of_row is None:
+        return level
+    tail = (1 + level) / 2
+    texts = max(2, int(of_row.max()) + 1)
+    needed, usual = (
+        stdtrit(sample - 1, tail) * (sample / (sample - 1)) ** 0.5
+        for sample in (texts, max(texts, worth))
+    )
+    return float(2 * ndtr(ndtri(tail) * needed / usual) - 1)
+
+
+def _correlation(values: np.ndarray, of_row: np.ndarray) -> float:
+    """Correlate the values of two rows of a text, from 0 to 1; 1 where all are the same."""
+    sizes = np.bincount(of_row)
+    texts, rows = len(sizes), len(values)
+    means = np.bincount(of_row, values) / sizes
+    within = np.round(np.square(values - means[of_row]).sum(), 9) / (rows - texts)
+    if texts < 2 or within == 0:
+        return 1.0
+    between = (sizes * np.square(means - values.mean())).sum() / (texts - 1)
+    size = (rows - np.square(sizes).sum() / rows) / (texts - 1)
+    return float(np.clip((between - within) / (between + (size - 1) * within), 0, 1))
 
 
 def strata_of(target: np.ndarray, rows: int, text_of: np.ndarray | None) -> np.ndarray:
