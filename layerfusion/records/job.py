@@ -306,6 +306,7 @@ class CandidateRecord:
     behind_error: float | None
     """Standard error of the difference; None for a single row."""
     head_parameters: int
+    """Learned parameters; of a stack those of its members, without the weights of its pool."""
     flops_per_text: float | None
     """FLOPs of the models, each up to its highest layer; None where they are not known."""
     accuracy: float | None = None

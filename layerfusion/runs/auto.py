@@ -24,6 +24,7 @@ from layerfusion.config.job import (
 )
 from layerfusion.embeddings.backbone import probe_device
 from layerfusion.embeddings.cache_key import text_hash
+from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.embeddings.source import Source
 from layerfusion.fusion.deadline import Deadline
 from layerfusion.fusion.held_out_heads import HeldOutHeads
@@ -45,6 +46,7 @@ from layerfusion.layers.candidates import Candidates, all_layers, read_layers
 from layerfusion.layers.discriminant import Blend
 from layerfusion.layers.labels import is_multilabel
 from layerfusion.layers.layer_id import LayerId
+from layerfusion.layers.lexical_regression import count
 from layerfusion.layers.repeats import distinct_share
 from layerfusion.layers.selection import Selection
 from layerfusion.records.job import CandidateRecord
@@ -111,6 +113,7 @@ def decide(
         len(dataset.label_names),
         multilabel=dataset.multilabel,
         losses=losses_of_layers(candidates, held_out),
+        features=_features_of(dataset, sources, layers),
     )
     trained = [one for one in fusion_candidates if one.fusion.name not in STACKS]
     trained_on = list(dict.fromkeys(layer for one in trained for layer in one.layers))
@@ -283,6 +286,20 @@ def _value(evaluation: Evaluation) -> str:
     name = {ACCURACY: "accuracy", MACRO_F1: "macro-F1", MICRO_F1: "micro-F1"}[evaluation.objective]
     alike = weighted and not multilabel and evaluation.objective != MACRO_F1
     return f"{'balanced ' if alike else ''}{name} {1 - evaluation.cost:.1%}"
+
+
+def _features_of(
+    dataset: TextDataset, sources: Mapping[str, Source], layers: Sequence[LayerId]
+) -> dict[LayerId, int]:
+    """Count the features that the regressions on lexical sources have in the end."""
+    texts = [text for name in ("train", "validation") for text in dataset.splits[name].texts]
+    found = {}
+    for layer in layers:
+        source = sources[layer.backbone]
+        if isinstance(source, LexicalSource):
+            counted = count(source.config.features, texts, source.config.max_features)
+            found[layer] = counted.num_features(np.ones(len(texts), bool))
+    return found
 
 
 def _record(evaluation: Evaluation, best: Evaluation, budget: Budget) -> CandidateRecord:

@@ -126,21 +126,37 @@ class CountedTexts:
         weights, kept, learned = self._learn(inside)
         return counts_from(self.features, weights.idf_, self._vocabulary[kept].tolist()), learned
 
+    def num_features(self, inside: np.ndarray) -> int:
+        """Return the number of features of TF-IDF that is learned from some of the texts.
+
+        Args:
+            inside: as for `weighted`.
+
+        Raises:
+            ValueError: as `weighted`.
+        """
+        return len(self._kept(self._counts[inside]))
+
     def _learn(self, inside: np.ndarray) -> tuple[TfidfTransformer, np.ndarray, Sparse]:
-        """Learn the weights; return them, which features are kept, and the vectors."""
+        """Learn the weights; return them, the places of the features kept, and the vectors."""
         from sklearn.feature_extraction.text import TfidfTransformer
 
         learned = self._counts[inside]
-        found_in = np.bincount(learned.indices, minlength=learned.shape[1])
-        kept = found_in >= _least_texts(self.features, learned.shape[0])
-        if not kept.any():
-            raise ValueError("nothing is found in enough of the texts")
-        if self.max_features is not None and kept.sum() > self.max_features:
-            total = np.asarray(learned.sum(axis=0)).ravel()
-            most = (-total[kept]).argsort()[: self.max_features]
-            kept = np.sort(np.where(kept)[0][most])
+        kept = self._kept(learned)
         weights = TfidfTransformer(sublinear_tf=True)
         return weights, kept, weights.fit_transform(learned[:, kept])
+
+    def _kept(self, learned: Sparse) -> np.ndarray:
+        """Choose the features of the texts to learn from. Shape: (features,), ascending."""
+        found_in = np.bincount(learned.indices, minlength=learned.shape[1])
+        kept = np.flatnonzero(found_in >= _least_texts(self.features, learned.shape[0]))
+        if not len(kept):
+            raise ValueError("nothing is found in enough of the texts")
+        if self.max_features is not None and len(kept) > self.max_features:
+            total = np.asarray(learned.sum(axis=0)).ravel()
+            most = (-total[kept]).argsort()[: self.max_features]
+            kept = np.sort(kept[most])
+        return kept
 
 
 @dataclass(frozen=True)

@@ -75,8 +75,8 @@ class ClassifierOfNumbers(LayerFusionClassifier):
             settings=settings,
         )
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
-        return super().fit(written(validate_data(self, X)), y, sample_weight)
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Any:
+        return super().fit(written(validate_data(self, X)), y, sample_weight, groups)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         check_is_fitted(self)

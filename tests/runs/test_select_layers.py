@@ -16,14 +16,17 @@ from layerfusion.config.job import LayersConfig, LexicalConfig
 from layerfusion.embeddings.cache_key import TFIDF
 from layerfusion.embeddings.lexical import open_lexical
 from layerfusion.fusion import classifier
+from layerfusion.fusion.head_files import StackHead
 from layerfusion.layers.candidates import Candidates
 from layerfusion.layers.held_out import held_out_probes
 from layerfusion.layers.layer_id import LayerId
+from layerfusion.layers.lexical_regression import LexicalRegression
 from layerfusion.layers.repeats import distinct_share, standard_error
 from layerfusion.layers.similarity import linear_cka
 from layerfusion.records.job import find_records
 from layerfusion.records.profile import find_profiles
 from layerfusion.runs import job_texts, pilot, select_layers
+from layerfusion.runs.bundle_loading import load_bundle
 from tests.tiny import run
 
 SCORED = ("layers=top_k layers.k=2", "layers=adaptive", "layers=greedy")
@@ -184,6 +187,28 @@ def test_auto_says_where_it_was_not_free_to_look_at_all_layers(
     code, said = run(["train", *job, *setting.split()], capsys)
     assert code == 0, said
     assert (f"only the layers of layers={selection};" in said) == told
+
+
+def test_what_auto_judged_has_the_size_that_it_has_in_the_end(
+    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A lexical source is a regression on all of its features there, not on their directions."""
+    settings = "layers=all fusion=auto fusion.among=[stacked] lexical=[words,pairs_bayes]"
+    code, said = run(["train", *job, *settings.split()], capsys)
+    assert code == 0, said
+    ((folder, record),) = find_records(tmp_path / "outputs")
+    assert {"words", "pairs_bayes"} < {layer.backbone for layer in record.layers}
+    bundle = load_bundle(folder)
+    (head,) = bundle.heads
+    assert isinstance(head, StackHead)
+    members = [
+        probe.weight.numel() + probe.bias.numel()
+        for probe, layer in zip(head.stack.probes, record.layers, strict=True)
+        if layer.backbone == "tiny"
+    ]
+    regressions = [*bundle.lexical.values()]
+    members += [one.num_parameters for one in regressions if isinstance(one, LexicalRegression)]
+    assert record.candidates[0].head_parameters == sum(members)
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,8 @@ def _candidates(name: str, job: FinishedJob) -> Table:
         Column("GFLOPs a text", lambda x: x.flops_per_text, GFLOPS),
         note="Chosen on train alone. The worse half of the trained heads is dropped after one fold,"
         " then after two and so on, so log-losses compare where the folds are the same. The"
-        f" difference is over the rows that both were judged on, ± its standard error. {reasons}",
+        " difference is over the rows that both were judged on, ± its standard error. Parameters of"
+        f" a stack are those of its members, without the weights of its pool. {reasons}",
         mark=lambda x: "chosen" if x is candidates[0] else "",
     )
 
