@@ -26,6 +26,8 @@ class ModelShape:
     """Largest number of tokens in a window, special tokens included."""
     total_parameters: int
     embedding_parameters: int
+    """Numbers in the table of token embeddings; those of positions, a hundredth of it, are left
+    out."""
     block_parameters: tuple[int, ...]
     """Number of parameters of each block."""
     block_weights: tuple[int, ...]
@@ -54,7 +56,7 @@ class ModelShape:
         return self.blocks_below(layer) / self.num_blocks if self.num_blocks else 1.0
 
     def parameters(self, layer: str) -> int:
-        """Count the parameters that a layer needs: the embeddings and the blocks below it."""
+        """Count the parameters that a layer needs: token embeddings and the blocks below it."""
         if layer == NORM:
             return self.total_parameters
         return self.embedding_parameters + sum(self.block_parameters[: int(layer)])
