@@ -147,7 +147,9 @@ class Columns:
         if self.group is not None:
             group = find_column(self.group, names)
             if group is None:
-                raise _no_column(place, self.group, "dataset.group", names)
+                like = difflib.get_close_matches(self.group, names, n=1, cutoff=0.6)
+                options = [as_option("dataset.group", name) for name in like]
+                raise _no_column(place, self.group, "dataset.group", names, asked(options), options)
         where = {}
         for name, value in self.where.items():
             found = find_column(name, names)

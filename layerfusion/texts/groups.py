@@ -58,7 +58,7 @@ def cells_beside(groups: Any, texts: Any, rows: int, place: str) -> list[Any]:
     """Read groups that a program has in memory, beside texts.
 
     Args:
-        groups: one for each text: a list, an array or a Series.
+        groups: one for each text: a list, an array, a Series, or a table with one column.
         texts: in any form.
         rows: number of texts.
         place: what they are for, for messages.
@@ -77,7 +77,12 @@ def cells_beside(groups: Any, texts: Any, rows: int, place: str) -> list[Any]:
             f"{place}: the groups have the rows of the texts in another order, as their index says;"
             " groups.loc[texts.index] puts them in it"
         )
-    cells = [plain(cell) for cell in groups]
+    listed: Any = groups
+    if len(getattr(groups, "columns", ())) == 1:
+        listed = listed[listed.columns[0]]
+    if getattr(listed, "ndim", 1) == 2 and listed.shape[1] == 1:
+        listed = listed[:, 0]
+    cells = [plain(cell) for cell in listed]
     if len(cells) != rows:
         raise UserError(
             f"{place}: {rows} texts and {len(cells)} groups; each text needs one, or None"

@@ -229,6 +229,8 @@ def test_memory_has_the_same_data_set_as_a_file(tmp_path: Path, load: Load) -> N
         lf.load_dataset(texts, labels, groups=rows.author.tolist()),
         lf.load_dataset(rows.text, rows.label, groups=rows.author),
         lf.load_dataset(texts, labels, groups=rows.author.astype("category")),
+        lf.load_dataset(texts, labels, groups=rows[["author"]]),
+        lf.load_dataset(texts, labels, groups=rows[["author"]].to_numpy()),
     ):
         assert data.fingerprint == file.fingerprint
         assert authors(data) == authors(file)
@@ -282,6 +284,7 @@ def test_a_text_of_several_groups_does_not_join_them() -> None:
     ("column", "message"),
     [
         ("writer", r"no column 'writer' \(group=\); there are: 'text', 'label'"),
+        ("auhtor", r"did you mean group='author'\?"),
         ("nobody", "no row has a group in the column 'nobody'"),
         ("list", r"is no name of a group"),
     ],

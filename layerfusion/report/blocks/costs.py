@@ -70,8 +70,8 @@ def model_cost_table(group: DataGroup) -> Table:
         Column("MB stored", lambda x: x.record.store_bytes, MEGA, later=True),
         note=f"Over all splits. {read * any(x.unknown for x in entries)}"
         "Parameters count the embeddings of tokens and the blocks up to the named layer,"
-        " operations the blocks: a model whose chosen layer lies low can be cut there. Extracting: the"
-        " pass that took all layers, in large batches. One text and batch: up to the named"
+        " operations the blocks: a model whose chosen layer lies low can be cut there. Extracting:"
+        " the pass that took all layers, in large batches. One text and batch: up to the named"
         " layer, texts of middling length. All times are of the machine that measured them;"
         f" {NONE}: not measured." + elsewhere * any(x.record.is_given for x in entries),
         mark=lambda x: "chosen" if x.chosen else "",
