@@ -240,7 +240,7 @@ def hold_out_groups(
     if len(sizes) < 2:
         raise UserError(
             f"no class of train has rows of two groups, so none can become {purpose}; more groups"
-            f" are needed, or a file for {purpose}"
+            " are needed"
         )
     taken, left = [], share * len(parts)
     for part in np.random.default_rng(drawn).permutation(len(sizes)).tolist():
