@@ -15,6 +15,7 @@ import numpy as np
 from layerfusion.config.job import DatasetConfig, LimitConfig
 from layerfusion.errors import UserError
 from layerfusion.texts.groups import has_groups, hold_out_groups, units_of
+from layerfusion.texts.parts import notes_on_parts
 from layerfusion.texts.sampling import (
     fewest,
     first_rows,
@@ -136,6 +137,8 @@ def complete_splits(
             f"{again:,} of {len(splits['validation']):,} validation rows also occur in train"
         )
     notes += _near_notes(splits)
+    if splits["train"].groups is None:
+        notes += notes_on_parts({name: splits[name].texts for name in SPLITS})
     tested = splits["test"].labels
     if tested.ndim == 1 and len(tested) > 1 and len(set(tested.tolist())) == 1:
         notes.append(

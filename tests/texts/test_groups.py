@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from layerfusion.texts.groups import (
     hold_out_units,
     units_of,
 )
+from layerfusion.texts.parts import share_of_parts
 from tests.texts.conftest import Load
 
 
@@ -326,6 +328,47 @@ def test_the_guess_of_columns_leaves_out_that_of_groups(
     assert "dataset.label=verdict" in words
     assert "dataset.text=review" in words
     assert "author" not in capsys.readouterr().out
+
+
+def phrases(sentences: int) -> list[str]:
+    """Sentences, and two parts of each."""
+    rng = np.random.default_rng(0)
+    words = [f"w{n}" for n in range(500)]
+    whole = [" ".join(rng.choice(words, 12)) for _ in range(sentences)]
+    return [
+        part for text in whole for part in (text, text[: text.rfind(" ")], text.split(" ", 4)[4])
+    ]
+
+
+def test_texts_that_are_parts_of_others_are_noted() -> None:
+    texts = phrases(60)
+    labels = ["ab"[n // 3 % 2] for n in range(180)]
+    data = lf.load_dataset(texts, labels)
+    told = [note for note in data.notes if "are parts of longer ones" in note]
+    assert told[0].startswith("train: about ")
+    assert "longer ones there, as phrases are of a sentence" in told[0]
+    assert any(note.startswith("test: about ") and "longer ones of train" in note for note in told)
+    whole = [n // 3 for n in range(180)]
+    assert not any("are parts" in one for one in lf.load_dataset(texts, labels, groups=whole).notes)
+    others = lf.load_dataset(texts[::3] * 2, labels[::3] * 2)
+    assert not any("are parts" in note for note in others.notes)
+
+
+def test_a_part_is_of_whole_words_and_of_a_longer_text() -> None:
+    assert share_of_parts(["a b c"], ["a b cd", "xa b c", "A  B c", "a b c"]) == 0
+    assert share_of_parts(["A b  c"], ["x a b c"]) == 1
+    assert (
+        share_of_parts(["a b c", "d e f", "two words"], ["a b c d", "d e f", "no two words"]) == 0.5
+    )
+    assert share_of_parts(["two words"], ["two words more"]) == 0
+    assert share_of_parts(["a b c"] * 3, []) == 0
+
+
+def test_looking_for_parts_is_quick() -> None:
+    texts = [f"{n} " + "many words of a long post " * 40 + f"{n}" for n in range(20_000)]  # 20 MB
+    begun = time.perf_counter()
+    assert share_of_parts(texts, texts) == 0
+    assert time.perf_counter() - begun < 8
 
 
 def test_dealing_is_quick() -> None:
