@@ -290,7 +290,7 @@ def _reference(
         seeds=record.seeds[:1],
         validation=one.validation,
         test=one.test,
-        cost=CostRecord(one.head_parameters, 0.0, 0, one.head_flops),
+        cost=CostRecord(one.head_parameters, None, None, one.head_flops),
         gates=None,
         candidates=[],
         pilot=None,

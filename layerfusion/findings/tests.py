@@ -23,7 +23,7 @@ from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.identities import JobIdentity, best_part, identity_of, without_lexical
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.names import shown_names
-from layerfusion.statistics.intervals import Difference, Verdict
+from layerfusion.statistics.intervals import Difference, Verdict, least_shown
 from layerfusion.statistics.significance import ALPHA, PairedTest, holm
 
 Kind = Literal["layer", "last", "baseline", "concat", "part", "lexical", "sweep", "price"]
@@ -319,6 +319,7 @@ def _finding(
     """Make test and interval agree, by the more cautious of the two."""
     smallest = difference.smallest_shown  # before the interval is stretched
     if test.p >= ALPHA:
+        smallest = max(smallest, least_shown(abs(difference.mean)))  # it is itself not shown
         low, high = min(difference.low, 0.0), max(difference.high, 0.0)
         difference = replace(difference, low=low, high=high)
     elif difference.verdict == "open":

@@ -253,9 +253,10 @@ class CostRecord:
     """Costs of the job beyond its backbones."""
 
     head_parameters: int
-    train_seconds: float
-    peak_memory_bytes: int
-    """Peak resident memory of the process."""
+    train_seconds: float | None
+    peak_memory_bytes: int | None
+    """Peak resident memory of the process. Both are None for a single layer that a job's fusion is
+    compared with, as nobody measured its share."""
     head_flops: int | None = None
     """FLOPs of the head for one text; None in older records."""
     head_milliseconds: float | None = None
@@ -456,8 +457,12 @@ class RunRecord:
 
     @property
     def milliseconds_one(self) -> float | None:
-        """Time of all models for one text; None where one of them was not timed."""
-        return _sum([self.backbones[name].milliseconds_one for name in self.backbone_names])
+        """Time of all models and the head for one text; None where a model was not timed.
+
+        A head that was not timed, as in older records, adds nothing: it takes far less than models.
+        """
+        models = _sum([self.backbones[name].milliseconds_one for name in self.backbone_names])
+        return None if models is None else models + (self.cost.head_milliseconds or 0.0)
 
 
 def _sum(costs: Sequence[float | None]) -> float | None:

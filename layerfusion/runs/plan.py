@@ -155,26 +155,27 @@ def _plan_model(
     if asset is None:
         shape = _guessed_shape(config)
         todo = list(texts.values())
-        lengths = [_guessed_length(text, config) for text in todo]
+        vectors = len(todo) * len(poolings)
+        passes = [n for text in todo for n in _guessed_passes(text, config)]
         known = [source.bytes for source in sources if source.bytes]
         download = known[0] if known else None
     else:
         poolings = poolings_that_see(name, asset.path, poolings)
-        shape, todo = _known(name, config, job, asset, poolings, texts)
+        shape, todo, vectors = _known(name, config, job, asset, poolings, texts)
         tokenizer = load_tokenizer(name, asset.path, config)
         tokens = tokenize(tokenizer, todo, config, shape.max_length, name=name)
         tally_unknown(name, tokens).warn()
-        lengths = [text.cost for text in tokens]
+        passes = [len(window.ids) for text in tokens for window in text.windows]
         download = 0
-    flops = shape.flops(shape.layers[-1], lengths)
+    flops = shape.flops(shape.layers[-1], passes)
     stored = stored_as(job.extract.store_dtype, config.dtype)
-    values = len(todo) * len(shape.layers) * shape.width * len(poolings)
+    values = vectors * len(shape.layers) * shape.width
     return BackbonePlan(
         name=name,
         download_bytes=download,
         texts=len(texts),
         missing=len(todo),
-        tokens=sum(lengths),
+        tokens=sum(passes),
         estimated=asset is None,
         layers=len(shape.layers),
         flops=flops,
@@ -220,10 +221,15 @@ def _known(
     asset: Asset,
     poolings: Mapping[str, PoolingConfig],
     texts: dict[bytes, str],
-) -> tuple[ModelShape, list[str]]:
-    """Return the shape of a local model and the texts that a store lacks; creates no store."""
+) -> tuple[ModelShape, list[str], int]:
+    """Look up what the stores of a local model lack; creates no store.
+
+    Returns:
+        The model's shape, the texts that any pooling lacks, which pass through the model, and the
+        number of texts that each pooling lacks, summed over the poolings: only these are written.
+    """
     root = Path(job.paths.cache) / EMBEDDINGS
-    shape, lacking = None, set()
+    shape, lacking, vectors = None, set(), 0
     for pooling in poolings.values():
         spec = backbone_spec(
             config,
@@ -237,13 +243,14 @@ def _known(
             store = EmbeddingStore(root, spec)
             shape = store.shape or shape
         hashes = list(texts)
-        if store is None or shape is None:
-            lacking |= set(hashes)
-        else:
+        found = set(hashes)
+        if store is not None and shape is not None:
             missing = store.missing(hashes, shape.layers)
-            lacking |= {key for key, lacks in zip(hashes, missing, strict=True) if lacks}
+            found = {key for key, lacks in zip(hashes, missing, strict=True) if lacks}
+        lacking |= found
+        vectors += len(found)
     todo = [text for key, text in texts.items() if key in lacking]
-    return shape or empty_shape(name, asset.path, config), todo
+    return shape or empty_shape(name, asset.path, config), todo, vectors
 
 
 def _guessed_shape(config: BackboneConfig) -> ModelShape:
@@ -259,6 +266,15 @@ def _guessed_length(text: str, config: BackboneConfig) -> int:
     limit = None if config.is_given else config.max_length
     length = 2 + round(len(config.template.replace("{text}", text)) / CHARACTERS_PER_TOKEN)
     return length if config.long_texts == WINDOWS else min(length, limit or length)
+
+
+def _guessed_passes(text: str, config: BackboneConfig) -> list[int]:
+    """Guess the lengths of the passes of a text: its windows, or the one of what is not cut."""
+    length, limit = _guessed_length(text, config), config.max_length
+    if config.long_texts != WINDOWS or not limit or length <= limit:
+        return [length]
+    overlap = min(config.window_overlap, limit - 1)
+    return [min(limit, length - n) for n in range(0, length - overlap, limit - overlap)]
 
 
 @cache

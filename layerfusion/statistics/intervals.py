@@ -81,8 +81,7 @@ class Difference:
         It is that of a test at 5 % with a power of 80 %: (1.96 + 0.84) standard errors, the
         standard error being a quarter (1 / 3.92) of the interval.
         """
-        tail = (1 + LEVEL) / 2
-        return (self.high - self.low) / 2 * float((ndtri(tail) + ndtri(POWER)) / ndtri(tail))
+        return least_shown((self.high - self.low) / 2)
 
 
 @dataclass(frozen=True)
@@ -92,6 +91,17 @@ class CrossedDifference(Difference):
     draws: int
     p: float
     """Two-sided p-value: the significance level at which the interval would end at zero."""
+
+
+def least_shown(half: float) -> float:
+    """Return the smallest difference that is shown four times out of five.
+
+    Args:
+        half: half the width of the interval, which is also the largest difference that the rows
+            at hand would just not show.
+    """
+    tail = (1 + LEVEL) / 2
+    return half * float((ndtri(tail) + ndtri(POWER)) / ndtri(tail))
 
 
 def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:

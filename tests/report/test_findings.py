@@ -128,6 +128,8 @@ def test_five_rows_against_none_are_left_open_by_test_and_interval(tmp_path: Pat
     found = find_all([group])[group].between(group.fused[0], group.chosen)
     assert found.test.p == pytest.approx(2 / 2**5)
     assert (found.difference.low, found.lean) == (0.0, "open")
+    # 2.5 points were just not shown, so a standard error of them is 2.5 / 1.96 at least.
+    assert found.smallest_shown == pytest.approx(0.025 * (1.959964 + 0.841621) / 1.959964)
 
 
 def test_a_comparison_may_be_told_from_either_side(groups: tuple[DataGroup, ...]) -> None:

@@ -9,12 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerfusion.findings.compare import flops, front
+from layerfusion.findings.costs import latency
 from layerfusion.findings.groups import DataGroup, load_groups
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.tests import find_all, worth_their_price
 from layerfusion.records.job import write_record
 from layerfusion.report.blocks.costs import head_cost_table, model_cost_table
 from layerfusion.report.blocks.pareto import pareto_block
+from layerfusion.report.blocks.summary import cost_words
 from tests.report.fabricate import dataset, write_job
 from tests.report.reading import column_of, text_of
 
@@ -90,6 +92,16 @@ def test_latency_of_a_job_is_that_of_its_models_and_its_head(tmp_path: Path) -> 
     assert found == {(f"{2.5 * layers + 0.5:.1f}", f"{40 * layers + 1:,.1f}"), ("–", "–")}
     models = model_cost_table(group)
     assert column_of(models, "ms, one text") == [f"{2.5 * 7:.1f}", f"{2.5 * 32:.1f}"]
+
+
+def test_all_that_a_page_says_of_the_time_of_a_text_counts_the_head(tmp_path: Path) -> None:
+    write_job(tmp_path, dataset(rows=40), [("minilm", "6")], 0.7, 0.7, head_milliseconds=(0.5, 1))
+    (group,) = load_groups(tmp_path)
+    (job,) = group.jobs
+    (shown,) = column_of(head_cost_table({job: "this"}), "ms, one text")
+    assert shown == f"{2.5 * 7 + 0.5:.1f}"
+    assert cost_words(job).startswith(f"{shown} ms, ")
+    assert job.record.milliseconds_one == latency(job)
 
 
 def test_the_figure_and_the_table_show_the_front(tmp_path: Path) -> None:

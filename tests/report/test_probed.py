@@ -16,6 +16,7 @@ from layerfusion.errors import UserError
 from layerfusion.findings.groups import DataGroup, load_groups
 from layerfusion.findings.tests import find_all
 from layerfusion.records.job import read_record
+from layerfusion.report.blocks.costs import cost_block
 from layerfusion.report.blocks.layers import layer_block
 from layerfusion.report.blocks.summary import group_card
 from layerfusion.report.figures import layers as figures
@@ -101,6 +102,15 @@ def test_the_best_probe_is_the_single_layer_that_fusing_is_measured_by(group: Da
         )
     assert group.best.record.fusion != "probe"  # what is used is a job, with a classifier
     assert summary.usage[0][1].startswith("layerfusion predict ")
+
+
+def test_what_nobody_measured_of_a_reference_is_no_figure(group: DataGroup) -> None:
+    table = cost_block(group, find_all([group])[group]).tables[1]
+    names = column_of(table, "What")
+    for name in ("Training seconds", "Peak memory, MB"):
+        found = dict(zip(names, column_of(table, name), strict=True))
+        assert {figure for what, figure in found.items() if "(probe)" in what} == {"–"}
+        assert "–" not in {figure for what, figure in found.items() if "(probe)" not in what}
 
 
 def test_the_curve_of_the_probes_stands_in_every_report(group: DataGroup) -> None:
