@@ -118,6 +118,43 @@ def test_about_the_share_leaves_in_whole_groups(share: float) -> None:
     assert (leaves != other).any()
 
 
+@pytest.mark.parametrize("share", [0.005, 0.01, 0.03, 0.97, 0.99])
+def test_a_share_below_that_of_a_fold_is_met_too(share: float) -> None:
+    labels, _, units = rows_of(1, 2000, 10_000, 3)
+    leaves = hold_out_groups(labels, units, share, seed=0, purpose="validation")
+    assert abs(leaves.mean() - share) < 0.002
+
+
+@pytest.mark.parametrize("seed", [98, 127, 238, 297])
+def test_some_groups_leave_whatever_share_is_asked_for(seed: int) -> None:
+    """Of two groups that have all rows of two classes together, one has to stay, and not both."""
+    for labels, _, units in (rows_of(seed, 4, 16, 3), rows_of(seed, 5, 20, 4)):
+        leaves = hold_out_groups(labels, units, 0.9, seed=seed, purpose="test")
+        assert leaves.any()
+        assert set(labels[~leaves]) == set(labels)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 5])
+@pytest.mark.parametrize("seed", range(20))
+def test_what_can_be_held_out_is(seed: int, parts: int) -> None:
+    """Groups that have all rows of a class take no part from those that have not."""
+    labels, group, units = rows_of(seed, 9, 30, 9)
+    free = sum(set(labels[group != one]) == set(labels) for one in set(group.tolist()))
+    dealt = deal_groups(labels, units, parts, seed=seed)
+    assert dealt.max() + 1 == min(parts, free)
+
+
+def test_no_label_is_lost_or_left_to_all_rows() -> None:
+    rows = ["AB", "AC", "A", "AD", "ABCD", "ACD", "BD", "CD", "A"]
+    labels = np.array([[mark in row for mark in "ABCD"] for row in rows])
+    for seed in range(30):
+        mixed = labels[np.random.default_rng(seed).permutation(len(rows))]
+        units = units_of(["x"] * len(rows), [f"g{n}" for n in range(len(rows))])
+        kept = ~hold_out_groups(mixed, units, 0.5, seed=seed, purpose="test")
+        assert mixed[kept].any(axis=0).all()
+        assert not mixed[kept].all(axis=0).any()
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_a_group_of_half_of_the_rows_stays(seed: int) -> None:
     labels = np.arange(200) % 2
@@ -171,9 +208,13 @@ def test_a_class_for_each_group_cannot_be_held_out() -> None:
     labels = np.repeat([0, 1, 2], 10)
     units = units_of(["x"] * 30, [f"g{label}" for label in labels])
     for refused in (stratified_folds, possible_folds):
-        with pytest.raises(UserError, match="no class has rows of two groups in train"):
+        with pytest.raises(
+            UserError, match=r"^layers\.folds=5: fewer than two groups of train can be held out, as"
+        ):
             refused(labels, units, 5, seed=0)
-    with pytest.raises(UserError, match="no class of train has rows of two groups"):
+    with pytest.raises(
+        UserError, match=r"^fewer than two groups of train can become test, as each"
+    ):
         hold_out_groups(labels, units, 0.2, seed=0, purpose="test")
 
 
