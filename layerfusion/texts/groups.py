@@ -7,6 +7,8 @@ better on that author than on the next one, so that figures of divided groups ar
 from __future__ import annotations
 
 import math
+import re
+import unicodedata
 import zlib
 from collections.abc import Hashable, Iterable, Mapping, Sequence, Set
 from fractions import Fraction
@@ -26,6 +28,8 @@ SMALLEST_PART = 1000
 """Most parts that rows are dealt to then."""
 ALWAYS_LEARNED = -1
 """Stands for a part of rows that are never held out."""
+_WHOLE_NUMBER = re.compile(r"(-?\d+)\.0", re.ASCII)
+"""A whole number as pandas writes it in a column that has an empty cell too."""
 
 
 class Group(NamedTuple):
@@ -96,33 +100,42 @@ def cells_beside(groups: Any, texts: Any, rows: int, place: str) -> list[Any]:
 
 def groups_beside(groups: Any, texts: Any, rows: int, place: str) -> tuple[str | None, ...] | None:
     """Read and name groups that a program has in memory: see `cells_beside` and `groups_of`."""
-    return None if groups is None else groups_of(cells_beside(groups, texts, rows, place))
+    if groups is None:
+        return None
+    return groups_of(cells_beside(groups, texts, rows, place), f"{place}: groups")
 
 
-def groups_of(cells: Sequence[Any] | None) -> tuple[str | None, ...] | None:
+def groups_of(cells: Sequence[Any] | None, key: str) -> tuple[str | None, ...] | None:
     """Name the groups of rows: whole numbers have no point, and an empty cell is no group.
+
+    That holds for numbers that are written as text too, as pandas writes a column of whole numbers
+    with an empty cell. Letters are composed: one name may be stored in either form of Unicode.
 
     Args:
         cells: group of each row as it was read; None if there are no groups.
+        key: what names them, for messages.
 
     Raises:
         UserError: if a cell is neither text nor number.
 
     Example:
-        >>> groups_of(["ann", 7, 7.0, " ", None])
-        ('ann', '7', '7', None, None)
+        >>> groups_of(["ann", 7, 7.0, "7.0", " ", None], "groups")
+        ('ann', '7', '7', '7', None, None)
     """
     if cells is None:
         return None
+    wrong = next((cell for cell in cells if isinstance(cell, list | tuple | dict | set)), None)
+    if wrong is not None:
+        raise UserError(f"{key}: {short(wrong)} is no name of a group; one text or number a row is")
     return tuple(None if is_missing(cell) else _name_of(cell) for cell in cells)
 
 
 def _name_of(cell: Any) -> str:
     if isinstance(cell, float) and cell.is_integer():  # whole numbers beside an empty cell
         cell = int(cell)
-    if isinstance(cell, list | tuple | dict | set):
-        raise UserError(f"groups: {short(cell)} is no name of a group; one text or number a row is")
-    return str(cell).strip()
+    name = str(cell).strip()
+    whole = _WHOLE_NUMBER.fullmatch(name)
+    return unicodedata.normalize("NFC", whole[1] if whole else name)
 
 
 def has_groups(units: Sequence[Hashable]) -> bool:
