@@ -218,6 +218,13 @@ def test_a_class_for_each_group_cannot_be_held_out() -> None:
         hold_out_groups(labels, units, 0.2, seed=0, purpose="test")
 
 
+def test_groups_that_have_a_class_alone_make_no_fold() -> None:
+    """Three of five groups have all rows of a class of their own."""
+    labels = np.array([0, 0, 0, 1, 0, 2, 0, 3, 0, 0])
+    units = units_of(["x"] * 10, [f"g{n // 2}" for n in range(10)])
+    assert possible_folds(labels, units, 5, seed=0) == 2
+
+
 def test_a_text_is_no_group() -> None:
     assert units_of(["ann"], ["ann"]) == (Group("ann"),)
     assert units_of(["ann"], ["ann"]) != units_of(["ann"], [None])
