@@ -86,7 +86,7 @@ def results(arguments: Sequence[str]) -> int:
     parser = ArgumentParser(
         "layerfusion results",
         description="The finished jobs under a folder, ranked by their accuracy on validation,"
-        " or on folds of train where validation has fewer than 200 rows with different texts.",
+        " or on folds of train where validation has fewer than 200 independent rows.",
     )
     parser.add_argument("folder", metavar="DIR", help="of a sweep, a search, or several")
     parser.add_argument(

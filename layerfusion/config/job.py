@@ -351,7 +351,8 @@ class LayersConfig:
     """The held-out rows that layers are judged on: `folds` of train, or `validation`. With
     validation, scores that hold no rows out are computed on train and validation together."""
     folds: int = field(default=5, metadata=at_least(2))
-    """Number of folds; fewer, with a note, if the largest class has fewer different texts."""
+    """Number of folds; fewer, with a note, if the largest class has fewer different texts, or if
+    fewer groups can be held out."""
     strengths: list[float] = field(default_factory=lambda: list(STRENGTHS), metadata=above(0))
     """Values of C, the inverse strength of the regularisation, that each probe chooses among. By
     default, larger ones are tried too where the largest is the best."""
@@ -537,8 +538,8 @@ class TrainConfig:
     by_folds: bool | None = None
     """Judge the job on folds of train too, `layers.folds` of them: without each fold, its
     layers, its fusion and one head are fitted anew. Jobs are compared by that figure where
-    validation has fewer than 200 rows with different texts. Not set: only in a sweep with so
-    few, and not for jobs with a pilot or a time limit."""
+    validation has fewer than 200 rows with different texts, or of different groups. Not set: only
+    in a sweep with so few, and not for jobs with a pilot or a time limit."""
     time_limit: float | None = field(default=None, metadata=above(0))
     """Seconds that the job may take, from the start of the command. Not set: no limit. Models,
     candidates of `auto` and seeds that would not be ready in time are left out, and the record

@@ -31,7 +31,8 @@ class Judge:
     rows: int
     """Rows that each job is judged on."""
     worth: float
-    """How many rows with different texts these are worth; of older records, all differ."""
+    """How many independent rows these are worth, of different texts or groups; of older records,
+    all are."""
     folds: int = 0
     """Number of folds of train; 0 where validation judges."""
     doubt: str = ""
@@ -128,7 +129,7 @@ def rule_words(measure: str) -> str:
     """
     return (
         f"the highest {measure} on validation, then the lower log-loss, then fewer and lower"
-        f" layers. Where validation has fewer than {FEW_ROWS} rows with different texts, these are"
+        f" layers. Where validation has fewer than {FEW_ROWS} independent rows, these are"
         f" the figures on {FOLDS}, if all jobs on the data have them: all of a job, its choice of"
         " layers too, was fitted anew without each fold"
     )
@@ -150,7 +151,7 @@ def judge_of(records: Sequence[RunRecord]) -> Judge:
     same = {(one.folds, one.rows) for one in found}
     of_folds = next((one.worth for one in found if one.worth), found[0].rows if found else 0)
     if len(found) == len(records) and len(same) == 1 and of_folds > worth:
-        repeats = "" if worth == rows else f" that repeat texts and are worth {int(worth)}"
+        repeats = "" if worth == rows else f" that are worth {int(worth)} independent ones"
         few = f"as validation has {plural(rows, 'row')}{repeats}, fewer than {FEW_ROWS}"
         return Judge(found[0].rows, of_folds, found[0].folds, few, metric)
     if len(records) == 1:

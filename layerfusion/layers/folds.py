@@ -11,7 +11,7 @@ from torch import Tensor
 
 from layerfusion.errors import UserError
 from layerfusion.layers.probe import NEVER
-from layerfusion.texts.groups import ALWAYS_LEARNED, deal_groups, has_groups
+from layerfusion.texts.groups import ALWAYS_LEARNED, deal_groups, has_groups, refuse_few
 from layerfusion.texts.sampling import first_rows, strata
 
 log = logging.getLogger(__name__)
@@ -71,8 +71,7 @@ def _folds_of_groups(
     labels: np.ndarray, units: Sequence[Hashable], folds: int, seed: int
 ) -> np.ndarray:
     """Deal whole groups to folds, and say how many are always learned from."""
-    fold_of = deal_groups(labels, units, folds, seed=seed)
-    _refuse_single(int(fold_of.max()) + 1, folds)
+    fold_of = _deal(labels, units, folds, seed)
     kept = fold_of == ALWAYS_LEARNED
     if kept.any():
         log.info(
@@ -85,11 +84,10 @@ def _folds_of_groups(
     return np.where(kept, NEVER, fold_of)
 
 
-def _refuse_single(dealt: int, folds: int) -> None:
-    if dealt < 2:
-        raise UserError(
-            f"layers.folds={folds}: no class has rows of two groups in train; folds need two"
-        )
+def _deal(labels: np.ndarray, units: Sequence[Hashable], folds: int, seed: int) -> np.ndarray:
+    fold_of = deal_groups(labels, units, folds, seed=seed)
+    refuse_few(fold_of, f"layers.folds={folds}: ")
+    return fold_of
 
 
 def possible_folds(labels: np.ndarray, texts: Sequence[Hashable], folds: int, *, seed: int) -> int:
@@ -108,9 +106,7 @@ def possible_folds(labels: np.ndarray, texts: Sequence[Hashable], folds: int, *,
         UserError: if no class has two different texts, or groups.
     """
     if has_groups(texts):
-        dealt = int(deal_groups(labels, texts, folds, seed=seed).max()) + 1
-        _refuse_single(dealt, folds)
-        return dealt
+        return int(_deal(labels, texts, folds, seed).max()) + 1
     _, unique = _first_rows(texts)
     return _possible(folds, np.bincount(dealt_by(labels[unique])))
 

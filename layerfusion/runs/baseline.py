@@ -28,6 +28,7 @@ from layerfusion.records.job import BaselineRecord
 from layerfusion.statistics.intervals import metric_intervals
 from layerfusion.statistics.metrics import evaluate
 from layerfusion.texts.dataset import TextDataset
+from layerfusion.texts.groups import ALWAYS_LEARNED, deal_groups, has_groups
 from layerfusion.texts.sampling import first_rows, strata
 from layerfusion.texts.tfidf import FEATURES, PRUNE_ROWS
 
@@ -80,9 +81,11 @@ def _told(dataset: TextDataset, seed: int) -> tuple[BaselineRecord, np.ndarray]:
 
 def _key(dataset: TextDataset, seed: int) -> str:
     learned, test = _texts_of(dataset)
+    units = [unit for name in ("train", "validation") for unit in dataset.splits[name].units]
     settings = {
         # Where no text is repeated, baselines from before texts were dealt together still hold.
         **({"dealt": "texts"} if _repeats(learned) or _repeats(test) else {}),
+        **({"dealt": "groups"} if has_groups(units) else {}),
         **({"intervals": MICRO_F1} if dataset.multilabel else {}),
         "version": BASELINE_VERSION,
         "features": FEATURES,
@@ -180,16 +183,17 @@ def _choose(
     """
     work = sum(map(len, texts)) * (num_classes if num_classes > 2 else 1)
     stratum = strata(target)
-    sample = _deal(stratum, units, math.ceil(work / CHOICE_WORK), seed) == 0
+    sample = _deal(stratum, texts, math.ceil(work / CHOICE_WORK), seed) == 0
     some, target = list(itertools.compress(texts, sample)), target[sample]
-    fold_of = _deal(stratum[sample], list(itertools.compress(units, sample)), FOLDS, seed)
-    truth = torch.from_numpy(target)
+    fold_of = _folds(target, list(itertools.compress(units, sample)), seed)
+    judged = torch.from_numpy(fold_of != ALWAYS_LEARNED)
+    truth = torch.from_numpy(target)[judged]
     worth: dict[tuple[str, float], float] = {}
     kinds = [(count(name, some), REGRESSION) for name in FEATURES]
     predicted = predict_folds(kinds, target, fold_of, num_classes=num_classes, seed=seed)
     for name, by_strength in zip(FEATURES, predicted, strict=True):
         for c, log_probs in by_strength.items():
-            said = torch.from_numpy(log_probs)
+            said = torch.from_numpy(log_probs)[judged]
             if is_multilabel(truth):
                 worth[name, c] = 1 - float(costs(MICRO_F1, said, truth).mean())
             else:
@@ -197,6 +201,24 @@ def _choose(
     features, c = max(worth, key=lambda candidate: worth[candidate])
     listed = {f"{name}, C={c:g}": value for (name, c), value in worth.items()}
     return _Choice(features, c, listed)
+
+
+def _folds(target: np.ndarray, units: Sequence[Hashable], seed: int) -> np.ndarray:
+    """Deal rows to folds by texts, or by groups where two of these can be held out.
+
+    Args:
+        target: class indices, shape (rows,), or labels, shape (rows, labels).
+        units: as for `_deal`.
+        seed: seed of the deal.
+
+    Returns:
+        The fold of each row, or `ALWAYS_LEARNED`. Shape: (rows,), int64.
+    """
+    if has_groups(units):
+        fold_of = deal_groups(target, units, FOLDS, seed=seed)
+        if fold_of.max() > 0:
+            return fold_of
+    return _deal(strata(target), units, FOLDS, seed)
 
 
 def _deal(target: np.ndarray, units: Sequence[Hashable], parts: int, seed: int) -> np.ndarray:

@@ -41,7 +41,7 @@ from layerfusion.runs.select_layers import budget_of, candidates_of, select
 from layerfusion.runs.time_limit import keep_in_time
 from layerfusion.statistics.metrics import evaluate
 from layerfusion.texts import TextDataset, fingerprint
-from layerfusion.texts.groups import deal_groups, has_groups, hold_out_units
+from layerfusion.texts.groups import deal_groups, has_groups, hold_out_units, refuse_few
 from layerfusion.texts.splits import Split
 
 PROBE = "probe"
@@ -155,19 +155,18 @@ def training_texts(
         raise UserError(
             "fit: no class has two different texts, so none can be held out; more rows are needed"
         )
-    if has_groups(whole.units) and deal_groups(whole.labels, whole.units, 2, seed=seed).max() < 1:
-        raise UserError(
-            "fit: no class has rows of two groups, so none can be held out; more groups are needed"
-        )
-    kept = np.zeros(len(texts), bool)
+    if has_groups(whole.units):
+        refuse_few(deal_groups(whole.labels, whole.units, 2, seed=seed), "fit: ")
+    written = _rows(whole, times)  # groups are held out by their numbers of rows
+    kept = np.zeros(len(written), bool)
     if validation_size is not None:
         kept = hold_out_units(
-            whole.labels, whole.units, validation_size, seed=seed, purpose="validation"
+            written.labels, written.units, validation_size, seed=seed, purpose="validation"
         )
     splits = {
-        "train": _rows(whole, np.where(kept, 0, times)),
-        "validation": _rows(whole, np.where(kept, times, 0)),
-        "test": _rows(whole, np.zeros_like(times)),
+        "train": written.take(~kept),
+        "validation": written.take(kept),
+        "test": written.take(np.zeros_like(kept)),
     }
     names = tuple(label_names)
     return TextDataset(

@@ -90,7 +90,7 @@ def folds_notes(config: TrainConfig, dataset: TextDataset) -> list[str]:
         return []
     why = f"the largest class has {folds} different texts in train"
     if has_groups(train.units):
-        why = f"train has {len(set(train.units))} groups, and each class is in what is learned from"
+        why = "no more groups of train can be held out without all rows of some class"
     note = f"layers.folds={asked}: {folds} folds are dealt, as {why}"
     log.info(note, extra=STANDING)
     return [note]

@@ -97,6 +97,8 @@ class Columns:
         """Give numbered columns the names of a header. A number without a name stays."""
 
         def name(number: str) -> str:
+            if not number.isdecimal():  # of a group, in a file with names of its columns
+                return number
             place = int(number) - 1
             return names[place] if 0 <= place < len(names) else number
 
@@ -147,9 +149,9 @@ class Columns:
         if self.group is not None:
             group = find_column(self.group, names)
             if group is None:
-                like = difflib.get_close_matches(self.group, names, n=1, cutoff=0.6)
-                options = [as_option("dataset.group", name) for name in like]
-                raise _no_column(place, self.group, "dataset.group", names, asked(options), options)
+                found = list(dict.fromkeys([*names, *parts]))
+                options = [as_option("dataset.group", name) for name in _like(self.group, found)]
+                raise _no_column(place, self.group, "dataset.group", found, asked(options), options)
         where = {}
         for name, value in self.where.items():
             found = find_column(name, names)
@@ -212,6 +214,15 @@ def _likely(kind: str, wanted: str, names: Sequence[str]) -> str | None:
         if holders := [name for name in words if form in words[name]]:
             return holders[0] if len(holders) == 1 else None
     return None
+
+
+def _like(wanted: str, names: Sequence[str]) -> list[str]:
+    """The column or path whose name, or whose last step, is most like the one that is wanted."""
+    whole = difflib.get_close_matches(wanted, names, n=1, cutoff=0.6)
+    steps = {_last(name).casefold(): name for name in reversed(names) if "." in name}
+    return whole or [
+        steps[step] for step in difflib.get_close_matches(wanted.casefold(), list(steps), n=1)
+    ]
 
 
 def _last(path: str) -> str:

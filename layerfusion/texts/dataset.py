@@ -150,12 +150,13 @@ def dataset_from_tables(
         read_labels = class_matrix if tables["train"].multilabel else class_indices
         label_names, labels, doubts = read_labels(tables, names)
         doubts = (*doubts, *strange_texts(texts))
-        groups = {split: groups_of(table.groups) for split, table in tables.items()}
+        key = "groups" if config.group is None else "dataset.group"
+        groups = {split: groups_of(table.groups, key) for split, table in tables.items()}
         given = {split: Split(texts[split], labels[split], groups[split]) for split in tables}
         grouped = [own for own in groups.values() if own is not None]
         if grouped and not any(map(any, grouped)):
             column = "" if config.group is None else f" in the column {config.group!r}"
-            raise UserError(f"no row has a group{column}; leave it out")
+            raise UserError(f"{key}: no row has a group{column}; leave it out")
         splits = complete_splits(given, label_names, config, limit, seed=seed)
         refuse_constant(splits.used["train"].labels, label_names)
         read = dict.fromkeys(note for table in tables.values() for note in table.notes)

@@ -83,10 +83,10 @@ def test_rows_of_validation_that_repeat_few_texts_leave_the_choice_to_folds_too(
     data = replace(data_with(300), worth={"validation": 30.0})
     group = write_layers(tmp_path, data)
     assert group.best.layer.layer == "3"
-    few = "as validation has 300 rows that repeat texts and are worth 30, fewer than 200"
+    few = "as validation has 300 rows that are worth 30 independent ones, fewer than 200"
     said = words(tmp_path)
     assert f"Folds of train choose, {few}." in said
-    assert "Where validation has fewer than 200 rows with different texts" in said
+    assert "Where validation has fewer than 200 independent rows" in said
     for folder in sorted(one.parent for one in tmp_path.rglob(METRICS)):
         record = read_record(folder)
         assert record.on_folds is not None
@@ -111,7 +111,7 @@ def test_what_rows_are_worth_is_known_from_any_job(older: str, tmp_path: Path) -
     (group,) = load_groups(tmp_path)
     assert group.best.layer.layer == "3"
     assert (group.judge.by_folds, group.judge.worth) == (True, 250.0)
-    assert "are worth 199, fewer than 200" in words(tmp_path)
+    assert "are worth 199 independent ones, fewer than 200" in words(tmp_path)
 
 
 def test_the_standard_error_of_the_best_is_that_of_what_rows_are_worth(tmp_path: Path) -> None:

@@ -26,11 +26,13 @@ from layerfusion.fusion.held_out_heads import HeldOutHeads
 from layerfusion.layers.candidates import Candidates, all_layers
 from layerfusion.layers.held_out import SCORES_FOLDER, _key, cache_files
 from layerfusion.records.job import RunRecord, read_record
+from layerfusion.runs import baseline
 from layerfusion.runs.by_folds import judge_on_folds
 from layerfusion.runs.job_sources import open_sources
 from layerfusion.runs.job_texts import dataset_of
 from layerfusion.runs.select_layers import candidates_of
 from layerfusion.statistics.intervals import bootstrap_interval
+from layerfusion.texts.groups import units_of
 from tests.tiny import tiny_folder, tiny_job
 
 AUTHORS, EACH = 40, 5
@@ -92,14 +94,15 @@ def test_every_fusion_takes_groups(place: Path, fusion: str) -> None:
     assert (one.leaderboard().accuracy.dropna() < 0.8).all()
 
 
-def test_weights_go_with_groups(place: Path) -> None:
-    rows = posts(12)
-    weights = np.arange(len(rows)) % 3
+@pytest.mark.parametrize("fusion", ["stacked", "gated"])
+def test_weights_go_with_groups(place: Path, fusion: str) -> None:
+    """A group counts as many rows as its weights say also where validation is made of groups."""
+    rows = posts(30)
+    weights = np.random.default_rng(0).integers(0, 5, len(rows))
     written = rows.loc[rows.index.repeat(weights.tolist())]
-    one = classifier(place, fusion="stacked").fit(rows.text, rows.label, weights, rows.author)
-    two = classifier(place, fusion="stacked").fit(
-        written.text, written.label, groups=written.author
-    )
+    params = {"fusion": fusion, "layers": "last", "settings": {"trainer": {"max_epochs": 3}}}
+    one = classifier(place, **params).fit(rows.text, rows.label, weights, rows.author)
+    two = classifier(place, **params).fit(written.text, written.label, groups=written.author)
     assert np.array_equal(one.predict_proba(rows.text), two.predict_proba(rows.text))
 
 
@@ -120,7 +123,7 @@ def test_scikit_learn_passes_groups_on(place: Path) -> None:
 
 def test_an_author_for_each_class_is_refused_in_a_line(place: Path) -> None:
     rows = posts(12)
-    with pytest.raises(UserError, match="fit: no class has rows of two groups"):
+    with pytest.raises(UserError, match=r"^fit: fewer than two groups of train can be held"):
         classifier(place).fit(rows.text, rows.label, groups=rows.label)
     with pytest.raises(UserError, match=r"fit: 60 texts and 3 groups"):
         classifier(place).fit(rows.text, rows.label, groups=["a", "b", "c"])
@@ -132,6 +135,24 @@ def test_models_are_ranked_by_new_authors(place: Path) -> None:
     whole = lf.rank(tiny, rows.text, rows.label, groups=rows.author, cache=place / "cache")
     assert whole.log_loss[0] > divided.log_loss[0]
     assert whole.log_loss_error[0] > divided.log_loss_error[0]
+
+
+def test_the_baseline_is_chosen_on_groups_that_are_few_and_large(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A sample of whole groups would be a single one, which cannot be learned from and judged on.
+
+    Groups that the baseline had learned from would show a word for each.
+    """
+    rows = posts(8)
+    rows = rows.loc[rows.index.repeat(20)].reset_index(drop=True)
+    texts = [f"{text} row{n}" for n, text in enumerate(rows.text)]
+    units = units_of(texts, rows.author.tolist())
+    labels = (rows.label == "p").to_numpy().astype(np.int64)
+    monkeypatch.setattr(baseline, "CHOICE_WORK", sum(map(len, texts)) / 10)
+    found = baseline._choose(texts, units, labels, 2, seed=0)
+    assert len(set(found.cross_validation.values())) > 1
+    assert max(found.cross_validation.values()) < 0.8
 
 
 # -- jobs -----------------------------------------------------------------------------------------
