@@ -127,6 +127,7 @@ def list_fusion_candidates(
     *,
     multilabel: bool = False,
     losses: Mapping[LayerId, float] | None = None,
+    counted: Mapping[LayerId, int] | None = None,
 ) -> list[FusionCandidate]:
     """List every fusion that `fusion.among` and `fusion.widths` name, on every set of layers.
 
@@ -142,6 +143,8 @@ def list_fusion_candidates(
         num_classes: number of classes.
         multilabel: whether a text has any number of the classes.
         losses: held-out log-loss of the layers that the head of a stack may read; none if None.
+        counted: number of words or runs of characters that a stack weighs of each lexical source,
+            where other heads read its vectors; all are taken for layers if None.
 
     Raises:
         UserError: if no candidate is left.
@@ -153,7 +156,8 @@ def list_fusion_candidates(
     operators = [name for name in among if name not in STACKS]
     for layer_set in layer_sets:
         source_widths = [widths[layer] for layer in layer_set.selection.layers]
-        size = sum(width + 1 for width in source_widths) * num_classes
+        weighed = [(counted or {}).get(x, widths[x]) for x in layer_set.selection.layers]
+        size = sum(width + 1 for width in weighed) * num_classes
         for name in stacks if len(source_widths) > 1 else stacks[:1]:
             candidates.append(FusionCandidate(layer_set, settled_head(settings, name), size))
         read = read_by_head(layer_set.selection.layers, losses or {})

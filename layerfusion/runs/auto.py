@@ -24,6 +24,7 @@ from layerfusion.config.job import (
 )
 from layerfusion.embeddings.backbone import probe_device
 from layerfusion.embeddings.cache_key import text_hash
+from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.embeddings.source import Source
 from layerfusion.fusion.deadline import Deadline
 from layerfusion.fusion.held_out_heads import HeldOutHeads
@@ -45,6 +46,7 @@ from layerfusion.layers.candidates import Candidates, all_layers, read_layers
 from layerfusion.layers.discriminant import Blend
 from layerfusion.layers.labels import is_multilabel
 from layerfusion.layers.layer_id import LayerId
+from layerfusion.layers.lexical_regression import count
 from layerfusion.layers.repeats import distinct_share
 from layerfusion.layers.selection import Selection
 from layerfusion.records.job import CandidateRecord
@@ -111,6 +113,7 @@ def decide(
         len(dataset.label_names),
         multilabel=dataset.multilabel,
         losses=losses_of_layers(candidates, held_out),
+        counted=_counted(dataset, sources, layers),
     )
     trained = [one for one in fusion_candidates if one.fusion.name not in STACKS]
     trained_on = list(dict.fromkeys(layer for one in trained for layer in one.layers))
@@ -158,6 +161,19 @@ def decide(
     best = chosen.candidate
     selection = replace(best.layer_set.selection, probes=probed_layers(layers, held_out))
     return Decision(selection, best.fusion, reasons, records)
+
+
+def _counted(
+    dataset: TextDataset, sources: Mapping[str, Source], layers: Sequence[LayerId]
+) -> dict[LayerId, int]:
+    """Count what a stack that is fitted again weighs of each lexical source."""
+    texts = [text for split in ("train", "validation") for text in dataset.splits[split].texts]
+    lexical = {layer: sources[layer.backbone] for layer in layers}
+    return {
+        layer: count(source.config.features, texts, source.config.max_features).size()
+        for layer, source in lexical.items()
+        if isinstance(source, LexicalSource)
+    }
 
 
 @dataclass(frozen=True)

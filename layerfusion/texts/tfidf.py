@@ -96,6 +96,14 @@ class CountedTexts:
         if not self._counts.nnz:
             raise ValueError("they have nothing of the kind")
 
+    def size(self) -> int:
+        """Return the number of features that TF-IDF of all the texts keeps.
+
+        Raises:
+            ValueError: if the texts have nothing to count.
+        """
+        return len(self._kept(self._counts))
+
     def weighted(self, inside: np.ndarray) -> tuple[Sparse, Sparse]:
         """Learn TF-IDF from some of the texts, as `tfidf` does, and apply it to all.
 
@@ -131,16 +139,21 @@ class CountedTexts:
         from sklearn.feature_extraction.text import TfidfTransformer
 
         learned = self._counts[inside]
-        found_in = np.bincount(learned.indices, minlength=learned.shape[1])
-        kept = found_in >= _least_texts(self.features, learned.shape[0])
-        if not kept.any():
-            raise ValueError("nothing is found in enough of the texts")
-        if self.max_features is not None and kept.sum() > self.max_features:
-            total = np.asarray(learned.sum(axis=0)).ravel()
-            most = (-total[kept]).argsort()[: self.max_features]
-            kept = np.sort(np.where(kept)[0][most])
+        kept = self._kept(learned)
         weights = TfidfTransformer(sublinear_tf=True)
         return weights, kept, weights.fit_transform(learned[:, kept])
+
+    def _kept(self, learned: Sparse) -> np.ndarray:
+        """Find the features that TF-IDF of some texts keeps, in order. Shape: (features,)."""
+        found_in = np.bincount(learned.indices, minlength=learned.shape[1])
+        kept = np.flatnonzero(found_in >= _least_texts(self.features, learned.shape[0]))
+        if not len(kept):
+            raise ValueError("nothing is found in enough of the texts")
+        if self.max_features is not None and len(kept) > self.max_features:
+            total = np.asarray(learned.sum(axis=0)).ravel()
+            most = (-total[kept]).argsort()[: self.max_features]
+            kept = np.sort(kept[most])
+        return kept
 
 
 @dataclass(frozen=True)

@@ -176,6 +176,21 @@ def test_auto_records_all_that_it_judged_and_runs_what_it_prefers(
     assert "none of which is surely better" in record.decision[0]
 
 
+def test_auto_counts_the_words_that_a_stack_weighs(
+    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A stack weighs counted words; the vectors of words, far fewer numbers, are for heads."""
+    words = ["lexical=[characters,pairs_bayes]", "fusion=auto", "layers=all", "seeds=1"]
+    code, said = run(["train", *job, *words], capsys)
+    assert code == 0, said
+    ((_, record),) = find_records(tmp_path / "outputs")
+    (taken,) = {x.head_parameters for x in record.candidates if len(x.layers) == 12}
+    assert len(record.layers) == 12
+    # What is left are the numbers of the pool, which are not known before it is fitted.
+    pool = record.cost.head_parameters - taken
+    assert 0 < pool <= 13 + 3 * 12 * 12
+
+
 @pytest.mark.parametrize(("selection", "told"), [("last", True), ("all", False)])
 def test_auto_says_where_it_was_not_free_to_look_at_all_layers(
     selection: str, told: bool, job: list[str], capsys: pytest.CaptureFixture[str]
