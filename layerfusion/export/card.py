@@ -46,10 +46,8 @@ def model_card(
     parts = [
         f"---\n{safe_dump(_metadata(bundle, target, licences), allow_unicode=True)}---\n",
         f"# Classifier of {facts.get('dataset', 'texts')}: {facts.get('fusion')} of"
-        f" {len(bundle.layers)} {'layer' if len(bundle.layers) == 1 else 'layers'}\n",
-        f"{_WHOLE if target == OWN else _CUT} and {len(bundle.heads)} trained"
-        f" {'head' if len(bundle.heads) == 1 else 'heads'} whose probabilities are averaged. Made"
-        " with LayerFusion.\n",
+        f" {len(bundle.layers)} {'source' if len(bundle.layers) == 1 else 'sources'}\n",
+        f"{_WHOLE if target == OWN else _CUT} and {_heads(bundle)}. Made with LayerFusion.\n",
         f"## Use\n\n{usage.strip()}\n",
         f"## {'Labels' if bundle.multilabel else 'Classes'}\n\n{_names(bundle)}\n",
         f"## Layers\n\n{_layers(bundle, record)}\n",
@@ -122,6 +120,12 @@ def _layers(bundle: Bundle, record: RunRecord | None) -> str:
     return "\n".join(rows)
 
 
+def _heads(bundle: Bundle) -> str:
+    if len(bundle.heads) == 1:
+        return "1 trained head"
+    return f"{len(bundle.heads)} trained heads whose probabilities are averaged"
+
+
 def _figures(bundle: Bundle, record: RunRecord | None) -> str:
     """Give the accuracy on test with its interval."""
     if record is None:
@@ -147,7 +151,7 @@ def _figures(bundle: Bundle, record: RunRecord | None) -> str:
         "calibration_error": "Calibration error of a head",
     }
     for key, title in named.items():
-        if key in test:
+        if key in test and not (key == "consensus" and len(record.seeds) == 1):
             figure = test[key]
             found = {"mean": figure.mean, "sd": figure.sd, "low": figure.low, "high": figure.high}
             share = key in ("consensus", "accuracy", "micro_f1", "macro_f1")

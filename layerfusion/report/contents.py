@@ -116,11 +116,7 @@ def build_report(
 
 def build_comparison(sweeps: Mapping[str, Results], *, title: str) -> Report:
     """Gather what the page on several sweeps shows."""
-    counts = [
-        f"{name}: {plural(sum(len(group.jobs) for group in results.groups), 'job')} on"
-        f" {plural(len(results.groups), 'data set')}"
-        for name, results in sweeps.items()
-    ]
+    counts = [f"{name}: {_jobs_on(results.groups)}" for name, results in sweeps.items()]
     left_out = [line for results in sweeps.values() for line in _left_out(results)]
     sections = side_by_side_sections(SideBySide(sweeps))
     intro = f"{'; '.join(counts)}. The page of each folder (layerfusion report DIR) has the rest."
@@ -184,15 +180,19 @@ def _intro(results: Results) -> tuple[str, ...]:
             " were pooled, and each layer was judged by itself. Nothing was trained here but the"
             " probes.",
         )
-    groups = results.groups
-    jobs = [job for group in groups for job in group.jobs]
-    if not jobs:
+    if not any(group.jobs for group in results.groups):
         return ("No job here followed the honest protocol: this page has no result.",)
-    names = {group.data.name for group in groups}
-    samples = f"{len(groups)} samples of " if len(names) < len(groups) else ""
     noun = "model" if len(results.models) == 1 else "models"
     made = f"; frozen language {noun}: {listing(results.models)}" if results.models else ""
-    return (f"{plural(len(jobs), 'job')} on {samples}{plural(len(names), 'data set')}{made}.",)
+    return (f"{_jobs_on(results.groups)}{made}.",)
+
+
+def _jobs_on(groups: Sequence[DataGroup]) -> str:
+    """Count jobs, samples and data sets; samples of one data set are groups of their own."""
+    names = {group.data.name for group in groups}
+    samples = f"{len(groups)} samples of " if len(names) < len(groups) else ""
+    jobs = plural(sum(len(group.jobs) for group in groups), "job")
+    return f"{jobs} on {samples}{plural(len(names), 'data set')}"
 
 
 METHOD = "What the figures mean, and how sure they are"

@@ -57,7 +57,10 @@ class HonestProtocol(Protocol):
         for name, (low, high) in intervals.items():
             estimates[name] = replace(estimates[name], low=low, high=high)
         right = right_rows(consensus(result.probabilities, multilabel=several), target)
-        low, high = bootstrap_interval(right, target, seed, text_of=result.text_of)
+        if len(given) == 1:  # the same answers, whose interval is drawn only once
+            low, high = intervals["accuracy"]
+        else:
+            low, high = bootstrap_interval(right, target, seed, text_of=result.text_of)
         estimates["consensus"] = Estimate(float(right.mean()), None, low, high)
         return estimates
 

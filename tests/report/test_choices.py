@@ -103,6 +103,10 @@ def test_auto_shows_all_that_it_judged_the_chosen_one_first(tmp_path: Path) -> N
     (group,) = load_groups(tmp_path)
     table = choice_tables(group)[-1]
     assert [row.texts[0] for row in table.rows] == ["gated", "stacked"]
+    many = replace(candidates[0], layers=[f"minilm:{n}:mean" for n in range(9)])
+    amend(tmp_path, made, candidates=[many])
+    (whole,) = choice_tables(load_groups(tmp_path)[0])[-1].rows
+    assert whole.texts[2] == "greedy (9 sources)"
     assert table.rows[0].texts[5:7] == ("–", "–")
     assert table.rows[1].texts == (
         *("stacked", "–", "adaptive (minilm:3:mean)", "5", "0.4500", "87.1"),
@@ -124,7 +128,7 @@ def test_layers_that_a_cell_only_counts_are_its_title_and_in_the_csv(tmp_path: P
     page = write_report(tmp_path, tmp_path, title="t").read_text()
     every = "minilm: 0, 1, 2, 3, 4, 5, 6"
     assert f'<td title="{every}">7 layers of minilm (greedy)' in page
-    assert f'title="{", ".join(names)}">greedy (7 layers)</td>' in page
+    assert f'title="{", ".join(names)}">greedy (7 sources)</td>' in page
     found = {path.stem: pd.read_csv(path) for path in (tmp_path / "tables").glob("*.csv")}
     for end in ("why-these-layers", "single-layers-and-fusions"):
         (table,) = [frame for name, frame in found.items() if name.endswith(end)]

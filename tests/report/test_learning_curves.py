@@ -94,9 +94,10 @@ def test_a_curve_says_what_more_labels_would_give(tmp_path: Path) -> None:
     sentence = block.parts[3]
     assert isinstance(sentence, str)
     assert (
-        f"If that goes on, 500 rows a class would give {100 * (1 - 0.2 * (1 - cut)):.1f}"
-        in sentence
-    )
+        "If that goes on, twice the rows, 500 a class on average, would give"
+        f" {100 * (1 - 0.2 * (1 - cut)):.1f}"
+    ) in sentence
+    assert "Rows a class on average" in block.tables[1].frame()
 
 
 def test_samples_alone_are_answered_by_what_the_largest_say(tmp_path: Path) -> None:

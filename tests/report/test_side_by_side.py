@@ -260,3 +260,19 @@ def test_a_damaged_job_is_left_out_and_named(
     page = write_comparison(folders, tmp_path / "out", title="a and b")
     assert "left out" in capsys.readouterr().err
     assert "cannot be read" in page.read_text()
+
+
+def test_the_page_counts_samples_as_each_sweep_does_and_names_what_is_no_accuracy(
+    tmp_path: Path,
+) -> None:
+    for mark in "ab":
+        data = dataset("mr", rows=60, fingerprint=mark * 64)
+        write_job(tmp_path / "two", data, [("minilm", "3")], 0.7, 0.7)
+    f1 = {"objective": "macro_f1"}
+    write_job(tmp_path / "f1", dataset("r8"), [("minilm", "3")], 0.8, 0.8, settings=f1)
+    sweeps = {name: Results(tmp_path / name) for name in ("two", "f1")}
+    report = build_comparison(sweeps, title="two and f1")
+    assert "two: 2 jobs on 2 samples of 1 data set; f1: 1 job on 1 data set." in str(report.intro)
+    apart = text_of(section_of(report, "apart"))
+    assert "% macro-F1 by layer 3" in apart
+    assert "% by layer 3" in apart

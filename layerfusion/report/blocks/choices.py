@@ -71,7 +71,7 @@ def _candidates(name: str, job: FinishedJob) -> Table:
         return Cell() if x is candidates[0] else Cell(x.behind, x.behind_error)
 
     def layers(x: CandidateRecord) -> Cell:
-        number, names = plural(len(x.layers), "layer"), ", ".join(x.layers)
+        number, names = plural(len(x.layers), "source"), ", ".join(x.layers)
         few = len(x.layers) <= LAYERS_NAMED
         return Cell(f"{x.layer_set} ({names if few else number})", layers="" if few else names)
 

@@ -151,8 +151,9 @@ def _outlook_sentence(line: LearningLine, curve: LearningCurve) -> str:
     twice = found.doubled
     return (
         f"Each doubling of the labels has avoided {percent(found.law.cut.mean)} of the errors of"
-        f" {line.short}. If that goes on, {COUNT(2 * found.rows)} {curve.size_words} would give"
-        f" {percent(twice.mean)} {bracket(twice)}, {POINTS(twice.mean - found.score)} points."
+        f" {line.short}. If that goes on, twice the rows, {COUNT(2 * found.rows)} a {curve.kind} on"
+        f" average, would give {percent(twice.mean)} {bracket(twice)},"
+        f" {POINTS(twice.mean - found.score)} points."
     )
 
 
@@ -162,12 +163,13 @@ def _outlook_table(found: Mapping[LearningLine, Outlook], curve: LearningCurve) 
         "What more labels would give",
         tuple(found.items()),
         Column("Models", lambda x: x[0].name),
-        Column(capital(size), lambda x: x[1].rows, COUNT, later=True),
+        Column(f"{capital(size)} on average", lambda x: x[1].rows, COUNT, later=True),
         Column(titled("Test", curve.measure), lambda x: x[1].score, PERCENT, later=True),
         Column("Errors that a doubling avoids, %", lambda x: x[1].law.cut, PERCENT, later=True),
         Column("Test % with twice the rows", lambda x: x[1].doubled, PERCENT),
         Column(f"{capital(size)} for one point more", lambda x: x[1].rows_for_a_point, COUNT),
         note="A power law, fitted to the errors of all samples, with 95 % intervals of the fit."
+        f" A {curve.kind} with fewer rows than were asked for gives all it has."
         " Close to the errors that no classifier avoids, curves flatten, so that this is rather too"
         f" much than too little. {NONE}: the interval does not show that errors fall, or one"
         f" point would take more than {FAR} times the rows.",

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from layerfusion.findings.choice import metric_words, rule_words
+from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.measures import SETS, drawn_words, measure_of, tests_words
 from layerfusion.findings.names import all_names
@@ -339,10 +340,15 @@ def plot_ranks(names: Sequence[str], ranking: Ranking, ax: Axes) -> None:
 def _apart(sides: SideBySide) -> list[str]:
     """Name the data sets that are not compared, and say why."""
     lines, shared = [], {data.data.name for data in sides.shared}
+
+    def score(group: DataGroup) -> str:
+        name = metric_words(group.best.metric, group.data)
+        return percent(group.best.score.mean) + ("" if name == "accuracy" else f" {name}")
+
     for name, own in sides.alone.items():
         found = [
             f"{sweep} (fingerprint {group.data.fingerprint[:8]}, {COUNT(group.rows)} test rows,"
-            f" {percent(group.best.score.mean)} by {all_names(group)[group.best]})"
+            f" {score(group)} by {all_names(group)[group.best]})"
             for sweep, group in own
         ]
         if len({sweep for sweep, _ in own}) > 1 or name in shared:
