@@ -2,7 +2,7 @@
 
 A single draw only compares two trained heads. A learning curve should tell which models to train on
 so many rows, so the draws count as a sample, as the test rows do: see
-`statistics.intervals.crossed_interval`. In each draw the model alone is the one that is
+`statistics.crossed.crossed_interval`. In each draw the model alone is the one that is
 chosen there, so that choosing it is part of the comparison. The result holds for other draws
 of as many rows from the same training texts, and for other test texts of the same classes.
 """
@@ -31,7 +31,8 @@ from layerfusion.findings.identities import (
 )
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.records.job import DataRecord, Estimate
-from layerfusion.statistics.intervals import CrossedDifference, crossed_interval, mean_sd
+from layerfusion.statistics.crossed import CrossedDifference, crossed_interval
+from layerfusion.statistics.intervals import mean_sd
 from layerfusion.statistics.power_law import Estimated, PowerLaw, fit_power_law
 from layerfusion.statistics.significance import ALPHA, holm
 

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -293,13 +294,17 @@ def _features_of(
 ) -> dict[LayerId, int]:
     """Count the features that the regressions on lexical sources have in the end."""
     texts = [text for name in ("train", "validation") for text in dataset.splits[name].texts]
-    found = {}
-    for layer in layers:
-        source = sources[layer.backbone]
-        if isinstance(source, LexicalSource):
-            counted = count(source.config.features, texts, source.config.max_features)
-            found[layer] = counted.num_features(np.ones(len(texts), bool))
-    return found
+
+    @cache  # sources differ in what learns from the same counts
+    def number(features: str, most: int) -> int:
+        return count(features, texts, most).num_features(np.ones(len(texts), bool))
+
+    owners = {layer: sources[layer.backbone] for layer in layers}
+    return {
+        layer: number(source.config.features, source.config.max_features)
+        for layer, source in owners.items()
+        if isinstance(source, LexicalSource)
+    }
 
 
 def _record(evaluation: Evaluation, best: Evaluation, budget: Budget) -> CandidateRecord:

@@ -32,10 +32,14 @@ def share_of_parts(texts: Sequence[str], others: Sequence[str]) -> float:
         >>> share_of_parts(["a warm film", "so very dull"], ["It is A warm film .", "so very dull"])
         0.5
     """
+    return _share(texts, _joined(others))
+
+
+def _share(texts: Sequence[str], whole: str) -> float:
+    """Estimate the share of texts that stand inside longer lines."""
     wanted = [text for text in dict.fromkeys(map(_plain, texts)) if text.count(" ") > LEAST_WORDS]
     if not wanted:
         return 0.0
-    whole = "\n".join(dict.fromkeys(map(_plain, others)))
     size = min(MOST, max(LEAST, READ // max(1, len(whole))), len(wanted))
     sample = [wanted[n * len(wanted) // size] for n in range(size)]
     return sum(_inside(text, whole) for text in sample) / size
@@ -47,8 +51,9 @@ def notes_on_parts(texts: Mapping[str, Sequence[str]]) -> Iterator[str]:
     Args:
         texts: split to its texts.
     """
+    whole = _joined(texts["train"])
     for split, own in texts.items():
-        share = share_of_parts(own, texts["train"])
+        share = _share(own, whole)
         if share >= OFTEN:
             inside = "longer ones there" if split == "train" else "longer ones of train"
             yield (
@@ -56,6 +61,11 @@ def notes_on_parts(texts: Mapping[str, Sequence[str]]) -> Iterator[str]:
                 " a sentence, so that what is held out has been seen and figures are too good;"
                 " dataset.group names a column of what they are parts of"
             )
+
+
+def _joined(texts: Sequence[str]) -> str:
+    """Put different texts on a line each."""
+    return "\n".join(dict.fromkeys(map(_plain, texts)))
 
 
 def _plain(text: str) -> str:

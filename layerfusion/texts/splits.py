@@ -205,11 +205,14 @@ def _drop_duplicates(
             )
         )
         dropped = len(before) - len(splits[split])
+        own = ", or whose group does" * (before.groups is not None)
         if dropped:
-            own = "that also occur in test" + ", or whose group does" * (before.groups is not None)
-            notes.append(f"dedupe: {dropped:,} rows of {split} dropped {own}")
+            notes.append(
+                f"dedupe: {dropped:,} rows of {split} dropped that also occur in test{own}"
+            )
         if not len(splits[split]):
-            raise UserError(f"dataset.dedupe: every text of {split} also occurs in test")
+            own = ", or its group does" * (before.groups is not None)
+            raise UserError(f"dataset.dedupe: every text of {split} also occurs in test{own}")
     labels = splits["train"].labels
     kept = (
         labels.sum(axis=0) if labels.ndim == 2 else np.bincount(labels, minlength=len(label_names))

@@ -12,7 +12,7 @@ from layerfusion.findings.ranking import rank_jobs
 from layerfusion.findings.results import Results
 from layerfusion.report.contents import build_report
 from layerfusion.report.render.markdown import markdown
-from layerfusion.statistics.intervals import CrossedDifference, crossed_interval
+from layerfusion.statistics.crossed import CrossedDifference, crossed_interval
 from layerfusion.statistics.significance import holm
 from tests.report.fabricate import dataset, write_job
 from tests.report.reading import section_of

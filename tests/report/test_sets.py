@@ -34,7 +34,8 @@ from layerfusion.report.format import NONE
 from layerfusion.report.page import write_report
 from layerfusion.report.ranking import ranking_lines
 from layerfusion.statistics.answers import answers
-from layerfusion.statistics.intervals import crossed_interval, paired_interval
+from layerfusion.statistics.crossed import crossed_interval
+from layerfusion.statistics.intervals import paired_interval
 from layerfusion.texts.cells import labels_in
 from tests.report.fabricate import dataset, write_job
 from tests.report.fabricate_profiles import profile

@@ -9,7 +9,8 @@ import pytest
 from scipy import stats
 
 from layerfusion.errors import UserError
-from layerfusion.statistics.intervals import crossed_interval, paired_interval
+from layerfusion.statistics.crossed import crossed_interval
+from layerfusion.statistics.intervals import paired_interval
 
 TARGET = np.arange(300) % 2
 

@@ -12,9 +12,9 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from layerfusion.errors import UserError
 from layerfusion.statistics import intervals, resampling
+from layerfusion.statistics.crossed import crossed_interval
 from layerfusion.statistics.intervals import (
     bootstrap_interval,
-    crossed_interval,
     mean_sd,
     metric_intervals,
     p_of_any_ahead,

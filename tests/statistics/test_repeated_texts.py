@@ -17,10 +17,10 @@ from layerfusion.findings.mistakes import Answers, share_of
 from layerfusion.layers.repeats import standard_error
 from layerfusion.published.selection_bias import selection_bias
 from layerfusion.runs.familiar import Familiar
+from layerfusion.statistics.crossed import crossed_interval
 from layerfusion.statistics.exchanges import exchanged
 from layerfusion.statistics.intervals import (
     bootstrap_interval,
-    crossed_interval,
     f1_interval,
     metric_intervals,
     p_of_any_ahead,
